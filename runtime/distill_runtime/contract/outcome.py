@@ -1,0 +1,90 @@
+"""How a container ends, and how it reports progress while it runs."""
+
+from enum import IntEnum
+from typing import Literal
+
+from pydantic import Field
+
+from distill_runtime.contract.run import Role
+from distill_runtime.contract.sections import Section
+
+TERMINATION_MESSAGE_BYTES = 4096
+"""Longest termination message that Kubernetes keeps."""
+
+
+class ExitCode(IntEnum):
+    """What a container's exit code says. Every other code counts as `RETRY`."""
+
+    FINISHED = 0
+    """The role's work is done."""
+    USER_ERROR = 65
+    """The user's data, spec or credentials are wrong: a retry would end the same."""
+    RETRY = 75
+    """Try again: a peer, a node or the store failed."""
+    CHECKPOINTED = 143
+    """Ended by SIGTERM at a step boundary, with a checkpoint."""
+
+
+class Outcome(Section):
+    """The termination message: the last word of a container."""
+
+    role: Role
+    """Who ends."""
+    code: ExitCode
+    """How it ends."""
+    reason: str = Field(max_length=64)
+    """One CamelCase word, as in a condition: `Finished`, `BadRow`, `StoreUnreachable`."""
+    message: str
+    """One sentence for the user: what was wrong, where, what to do."""
+    attempt: int = Field(default=1, ge=1)
+    """The attempt that ended."""
+    needs: Literal["signals"] | None = None
+    """What is missing, where the next attempt must run teachers again."""
+    facts: dict[str, str | int | float | bool | None] = Field(default={}, max_length=64)
+    """What the operator copies to the status: counts, keys, scores."""
+
+    def termination_message(self) -> str:
+        """This outcome as JSON of at most 4096 bytes: facts go first, then the message is cut."""
+        outcome = self
+        if outcome._size() > TERMINATION_MESSAGE_BYTES:
+            outcome = outcome.model_copy(update={"facts": {}})
+        message = outcome.message
+        while outcome._size() > TERMINATION_MESSAGE_BYTES:
+            message = message[: len(message) * 3 // 4]
+            outcome = outcome.model_copy(update={"message": message + "…"})
+        return outcome._json()
+
+    def _json(self) -> str:
+        return self.model_dump_json(by_alias=True, exclude_none=True)
+
+    def _size(self) -> int:
+        return len(self._json().encode())
+
+
+class Progress(Section):
+    """What a container is doing now. Written to its state folder, served by its supervisor; losing it loses nothing."""
+
+    role: Role
+    """Who reports."""
+    stage: str = Field(max_length=64)
+    """What it does: `tokenise`, `load`, `signals`, `train`, `export`, a task's name."""
+    done: int = Field(default=0, ge=0)
+    """Units done: rows, shards, steps."""
+    total: int | None = Field(default=None, ge=0)
+    """Units in all, where known."""
+    unit: str = "steps"
+    """What is counted."""
+    tokens_per_second: float | None = None
+    """Tokens a second over the last report."""
+    loss: float | None = None
+    """The training loss of the last step."""
+    held_out_loss: float | None = None
+    """The last held-out loss."""
+    wait_fraction: float | None = Field(default=None, ge=0, le=1)
+    """Part of the time that the student waited for signals."""
+    reused: int | None = None
+    """Units that were there already and were not computed again."""
+    message: str | None = Field(default=None, max_length=1024)
+    """A word for the user."""
+    time: float = 0.0
+    """Seconds since the epoch, when this was written."""

@@ -1,0 +1,52 @@
+"""Keys in the object store: the only place where they are put together.
+
+plans/<plan>/…                        tokenised data, by the digest of its inputs
+models/<digest>/…                     initial students, as Hugging Face folders
+heads/<teacher>/…                     output heads of teachers
+signals/<signal>/<shard>/…            what a teacher says about a shard of sequences, by content: shared by jobs
+evaluations/<digest>.json             scores of one model on one set of data
+trainings/<training>/…                checkpoints, curves, the exported model and the report
+jobs/<namespace>/<name>/<uid>/…       pointers of one DistillJob: prepared.json, teachers
+"""
+
+from distill_runtime.contract.run import RunConfig
+
+
+def plan_key(digest: str) -> str:
+    """Where the plan with this digest of inputs is."""
+    return f"plans/{digest}"
+
+
+def model_key(digest: str) -> str:
+    """Where the initial student with this digest is."""
+    return f"models/{digest}"
+
+
+def head_key(digest: str) -> str:
+    """Where the output head of the teacher with this digest is."""
+    return f"heads/{digest}"
+
+
+def signal_key(digest: str) -> str:
+    """Where signals of this teacher and spec are, shared by all jobs."""
+    return f"signals/{digest}"
+
+
+def evaluation_key(digest: str) -> str:
+    """Where the scores with this digest of inputs are."""
+    return f"evaluations/{digest}.json"
+
+
+def training_key(digest: str) -> str:
+    """Where checkpoints, curves, model and report of a training are."""
+    return f"trainings/{digest}"
+
+
+def job_key(config: RunConfig) -> str:
+    """Where the pointers of one DistillJob are."""
+    return f"jobs/{config.namespace}/{config.name}/{config.uid}"
+
+
+def prepared_key(config: RunConfig) -> str:
+    """Where `prepare` says what it made."""
+    return f"{job_key(config)}/prepared.json"

@@ -1,0 +1,104 @@
+"""What `prepare` found and made: the one document that teacher, student and evaluation start from.
+
+Nothing in it depends on the number of workers, the micro-batch or anything else that a later attempt may change.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from distill_runtime import layout
+from distill_runtime.contract.run import RunConfig
+from distill_runtime.errors import RetryError
+from distill_runtime.store.base import ObjectMissing, ObjectStore
+
+ResolvedPrecision = Literal["float32", "bfloat16", "float16"]
+"""A precision with nothing left to choose."""
+
+
+class Record(BaseModel):
+    """A frozen document in the store."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPin(Record):
+    """A model, resolved once: every container of the job uses exactly these files."""
+
+    uri: str
+    """The URI with its revision pinned; `store://models/<digest>` for an initial student that `prepare` made."""
+    digest: str
+    """Digest over the names and contents of its files."""
+
+
+class PlanReference(Record):
+    """A plan in the store, and its numbers."""
+
+    key: str
+    """Key of its folder; see `data.plan`."""
+    data_digest: str
+    """Digest of its sequences in the order of the data: ids and target masks, nothing else."""
+    shards: int
+    sequences: int
+    tokens: int
+    targets: int
+
+
+class TaskReference(Record):
+    """An evaluation task whose examples `prepare` has read and checked."""
+
+    name: str
+    kind: Literal["classification", "questionAnswering"]
+    digest: str
+    """Digest of the examples, the template and everything else that changes a score."""
+    examples_key: str
+    """JSON document with the examples; see `evaluation.tasks`."""
+    plan: PlanReference | None
+    """For classification: one sequence for each (example, label), whose targets are the label's tokens."""
+
+
+class Prepared(Record):
+    """The result of `prepare`."""
+
+    fingerprint: str
+    """Digest of all inputs; an equal one says that nothing need be done again."""
+    train: PlanReference
+    evaluation: PlanReference | None
+    tasks: list[TaskReference]
+    teacher: ModelPin
+    teacher_dtype: ResolvedPrecision
+    """The teacher's precision with `auto` resolved; part of every signal's key."""
+    student: ModelPin
+    """The student before training."""
+    training_precision: ResolvedPrecision
+    """The student's precision with `auto` resolved."""
+    vocabulary: int
+    """Real size of the vocabulary: ids at and above it are padding on either side."""
+    signal_digest: str
+    """Digest of the teacher and the signal's spec: names the folder of its signals."""
+    teacher_canary: list[int]
+    """Token ids of a short text that every teacher replica scores before it takes work."""
+    total_steps: int
+    """Optimizer steps of the whole job."""
+    training_digest: str
+    """Digest of all that determines the trained weights; not workers, micro-batch, packing or ZeRO stage."""
+    report: dict[str, int | float | str]
+    """Counts for the report: rows read, dropped, truncated, bad."""
+
+
+def read_prepared(store: ObjectStore, config: RunConfig) -> Prepared:
+    """What `prepare` made for this job.
+
+    Raises
+    ------
+    RetryError
+        `prepare` has not run for this job.
+    """
+    key = layout.prepared_key(config)
+    try:
+        return Prepared.model_validate_json(store.get(key))
+    except ObjectMissing:
+        raise RetryError(
+            f"{store.uri}/{key} is missing: run prepare first for {config.namespace}/{config.name}.",
+            reason="NotPrepared",
+        ) from None
