@@ -38,8 +38,7 @@ def convert(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{NAME}."))
     try:
-        model.config.quantization_config = None
-        del model.config.quantization_config
+        delattr(model.config, "quantization_config")  # The weights are plain now.
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         for file in (temporary, *temporary.iterdir()):
