@@ -1,0 +1,61 @@
+# Images of distill-operator, all from uv.lock: the same versions as on a developer's machine.
+#
+#   docker build --target operator    .   the operator and distillctl: no torch
+#   docker build --target runtime     .   teacher and student on GPUs: vLLM and DeepSpeed for CUDA
+#   docker build --target runtime-cpu .   the same on processors
+#
+# All run as user 65532 with a read-only root file system; /tmp and the folders of the environment variables below must
+# be writable volumes.
+FROM docker.io/library/python:3.11-slim-bookworm AS base
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/venv/bin:$PATH
+
+FROM base AS builder
+ENV UV_PROJECT_ENVIRONMENT=/opt/venv UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
+WORKDIR /src
+# Packages first, the project's own code last: a change of code doesn't install packages again.
+COPY pyproject.toml uv.lock ./
+
+FROM builder AS operator-packages
+RUN /opt/uv/bin/uv sync --frozen --no-install-project --no-default-groups --extra operator
+COPY README.md LICENSE ./
+COPY operator operator
+COPY runtime runtime
+RUN /opt/uv/bin/uv sync --frozen --no-editable --no-default-groups --extra operator
+
+FROM builder AS runtime-cpu-packages
+RUN /opt/uv/bin/uv sync --frozen --no-install-project --no-default-groups --extra cpu
+COPY README.md LICENSE ./
+COPY operator operator
+COPY runtime runtime
+RUN /opt/uv/bin/uv sync --frozen --no-editable --no-default-groups --extra cpu
+
+FROM builder AS runtime-packages
+RUN /opt/uv/bin/uv sync --frozen --no-install-project --no-default-groups --extra gpu
+COPY README.md LICENSE ./
+COPY operator operator
+COPY runtime runtime
+RUN /opt/uv/bin/uv sync --frozen --no-editable --no-default-groups --extra gpu
+
+FROM base AS nonroot
+RUN groupadd --gid 65532 nonroot && useradd --uid 65532 --gid 65532 --home-dir /home/nonroot --create-home nonroot
+WORKDIR /home/nonroot
+USER 65532:65532
+
+FROM nonroot AS operator
+COPY --from=operator-packages /opt/venv /opt/venv
+ENTRYPOINT ["distillctl"]
+
+FROM nonroot AS runtime-cpu
+ENV HOME=/tmp DISTILL_STATE_DIR=/tmp/state DISTILL_CACHE_DIR=/tmp/cache DISTILL_LOG_FORMAT=json
+COPY --from=runtime-cpu-packages /opt/venv /opt/venv
+ENTRYPOINT ["python", "-m", "distill_runtime.supervisor"]
+
+FROM nonroot AS runtime
+# Triton compiles its launchers with the C compiler when a kernel is used for the first time.
+USER root
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+USER 65532:65532
+ENV HOME=/tmp DISTILL_STATE_DIR=/tmp/state DISTILL_CACHE_DIR=/tmp/cache DISTILL_LOG_FORMAT=json
+COPY --from=runtime-packages /opt/venv /opt/venv
+ENTRYPOINT ["python", "-m", "distill_runtime.supervisor"]

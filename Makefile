@@ -1,0 +1,66 @@
+# The commands of the project; `make` alone lists them. Everything needed is installed on the way.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/distill-operator
+UV_VERSION := 0.13.9
+UV := $(or $(shell command -v uv),$(CACHE)/uv-$(UV_VERSION)/bin/uv)
+SYNC := $(UV) sync --quiet --frozen --extra cpu --extra operator --group dev --group demo
+RUN := $(UV) run --no-sync
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(CACHE)/uv-$(UV_VERSION)/bin/uv:
+	@echo "Installing uv $(UV_VERSION) into $(CACHE) …"
+	python3 -m venv $(CACHE)/uv-$(UV_VERSION)
+	$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.synced: pyproject.toml uv.lock | $(UV)
+	@echo "Installing the packages of uv.lock into .venv (6 GiB, one to five minutes the first time) …"
+	$(SYNC)
+	@touch $@
+
+.PHONY: install
+install: .venv/.synced ## Install everything into .venv.
+
+.PHONY: demo
+demo: .venv/.synced ## Distil SmolLM2-135M into a third of its layers on this machine (about ten minutes).
+	@$(RUN) python examples/smollm2.py examples/models >/dev/null
+	$(RUN) distillctl run examples/quickstart.yaml
+
+.PHONY: test
+test: .venv/.synced ## Run all tests.
+	$(RUN) pytest
+
+.PHONY: test-unit
+test-unit: .venv/.synced ## Run the tests that take seconds.
+	$(RUN) pytest tests/unit
+
+.PHONY: lint
+lint: .venv/.synced ## Check format, style and types.
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) pyright
+
+.PHONY: format
+format: .venv/.synced ## Format the code.
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+.PHONY: bench
+bench: .venv/.synced ## Measure objective, store, codec and teacher against plain versions of the same.
+	$(RUN) python benchmarks/objective.py
+	$(RUN) python benchmarks/store_throughput.py
+	$(RUN) python benchmarks/signal_codec.py
+	$(RUN) python benchmarks/teacher_throughput.py
+
+.PHONY: verify
+verify: .venv/.synced ## Check that generated files are up to date.
+	$(UV) lock --check
+
+.PHONY: clean
+clean: ## Remove what runs and tools left in this folder (not the cache, not .venv).
+	rm -rf distill-runs examples/models build dist .pytest_cache .ruff_cache .hypothesis

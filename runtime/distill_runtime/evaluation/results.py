@@ -1,0 +1,180 @@
+"""Results in the store, each under the digest of what made it. First writer wins.
+
+What is stored is what takes a model to make: sums over held-out targets, predicted labels, generated answers. Metrics of
+tasks are computed from predictions whenever they are asked for, so that a better metric needs no model again.
+
+Nothing heavy is imported here: `prepare` and the command line ask what is missing.
+"""
+
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
+
+from distill_runtime import layout
+from distill_runtime.contract.run import RunConfig
+from distill_runtime.contract.sections import QuestionAnsweringTask
+from distill_runtime.digests import digest_of
+from distill_runtime.errors import RetryError
+from distill_runtime.prepared import Prepared, Record, ResolvedPrecision, TaskReference
+from distill_runtime.store.base import ObjectMissing, ObjectStore
+
+SCORING_VERSION = 1
+"""Raised when the same model and data would give other sums or labels."""
+GENERATION_VERSION = 1
+"""Raised when the same model and prompts would give other answers."""
+
+
+class Loaded(Record):
+    """The model was loaded with transformers, and read a text with finite results."""
+
+    parameters: int
+    """Number of weights; tied ones count once."""
+
+
+class HeldOut(Record):
+    """A model on the held-out targets."""
+
+    targets: int
+    kl_to_teacher: float
+    """Mean of KL(teacher || model), in nats."""
+    top1_agreement: float
+    """Part of the targets where both have the same most likely token."""
+    cross_entropy: float
+    """Mean of -log p(target), in nats."""
+
+
+class Predictions(Record):
+    """What a model says to each example of a task: a label, or a generated answer."""
+
+    texts: list[str]
+    """[examples]"""
+
+
+Result = TypeVar("Result", bound=Record)
+
+
+class ModelIdentity(Record):
+    """What of a model decides its results."""
+
+    digest: str
+    dtype: ResolvedPrecision
+    signal: str | None = None
+    """For the teacher: the digest of its stored signals, from which its scores are computed."""
+
+
+def teacher_identity(prepared: Prepared) -> ModelIdentity:
+    """The teacher as all jobs know it: nothing of the student or the training is in it."""
+    return ModelIdentity(
+        digest=prepared.teacher.digest, dtype=prepared.teacher_dtype, signal=prepared.signal_digest
+    )
+
+
+def loaded_key(model: ModelIdentity) -> str:
+    """Where it is said that this model could be loaded."""
+    return _key("loaded", SCORING_VERSION, model=_alone(model))
+
+
+def held_out_key(model: ModelIdentity, prepared: Prepared) -> str:
+    """Where the scores of this model on the held-out plan are.
+
+    The signals are part of the address of every model's, since KL and agreement are told against them.
+    """
+    assert prepared.evaluation is not None
+    return _key(
+        "heldOut",
+        SCORING_VERSION,
+        model=model.model_dump(),
+        signal=prepared.signal_digest,
+        data=prepared.evaluation.data_digest,
+    )
+
+
+def predictions_key(
+    model: ModelIdentity, task: TaskReference, *, engine: str | None = None, max_new_tokens: int | None = None
+) -> str:
+    """Where the predictions of this model for a task are; `engine` and `max_new_tokens` for generated answers."""
+    if task.kind == "classification":
+        return _key("labels", SCORING_VERSION, model=model.model_dump(), task=task.digest)
+    # Answers come from the model itself, whatever its signals are stored like.
+    return _key(
+        "answers",
+        GENERATION_VERSION,
+        model=_alone(model),
+        task=task.digest,
+        engine=engine,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAnsweringTask) -> str:
+    """Where this model's generated answers for a question answering task are."""
+    return predictions_key(model, task, engine=settings.engine, max_new_tokens=settings.max_new_tokens)
+
+
+def question_answering(config: RunConfig, prepared: Prepared) -> list[tuple[TaskReference, QuestionAnsweringTask]]:
+    """The job's question answering tasks: what was prepared, and how it is to be run."""
+    settings = {task.name: task for task in config.work.evaluation.tasks}
+    found: list[tuple[TaskReference, QuestionAnsweringTask]] = []
+    for reference in prepared.tasks:
+        task = settings.get(reference.name)
+        if task is None:
+            raise RetryError(
+                f"the task {reference.name} was prepared but is not in the run configuration: run prepare again.",
+                reason="NotPrepared",
+            )
+        if isinstance(task, QuestionAnsweringTask):
+            found.append((reference, task))
+    return found
+
+
+def teacher_evaluations_missing(store: ObjectStore, config: RunConfig, prepared: Prepared) -> int:
+    """Results that only the teacher's own process can make and that are not stored yet.
+
+    Those are the generated answers of question answering tasks. Everything else that is said of the teacher is computed
+    from its signals.
+    """
+    teacher = teacher_identity(prepared)
+    return sum(
+        not store.exists(answers_key(teacher, reference, task))
+        for reference, task in question_answering(config, prepared)
+    )
+
+
+def read_result(store: ObjectStore, key: str, kind: type[Result]) -> Result | None:
+    """A stored result; None where there is none.
+
+    Raises
+    ------
+    RetryError
+        The object isn't such a result. It is removed, so that the next attempt makes it again.
+    """
+    try:
+        return kind.model_validate_json(store.get(key))
+    except ObjectMissing:
+        return None
+    except ValidationError as error:
+        store.delete(key)
+        raise RetryError(
+            f"the stored result {store.uri}/{key} can't be read and was removed: run again to make it anew.",
+            reason="ResultCorrupt",
+        ) from error
+
+
+def write_result(store: ObjectStore, key: str, result: Result) -> Result:
+    """Stores a result unless there is one; returns the one that counts."""
+    if store.put_if_absent(key, result.model_dump_json(indent=1).encode()):
+        return result
+    stored = read_result(store, key, type(result))
+    return result if stored is None else stored
+
+
+def _alone(model: ModelIdentity) -> dict[str, str | None]:
+    return {"digest": model.digest, "dtype": model.dtype}
+
+
+def _key(
+    kind: Literal["loaded", "heldOut", "labels", "answers"],
+    version: int,
+    **made_of: dict[str, str | None] | str | int | None,
+) -> str:
+    return layout.evaluation_key(digest_of({"kind": kind, "version": version, **made_of}))
