@@ -47,6 +47,10 @@ COPY --from=operator-packages /opt/venv /opt/venv
 ENTRYPOINT ["distillctl"]
 
 FROM nonroot AS runtime-cpu
+# vLLM's processor kernels are linked with libnuma.
+USER root
+RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
+USER 65532:65532
 ENV HOME=/tmp DISTILL_STATE_DIR=/tmp/state DISTILL_CACHE_DIR=/tmp/cache DISTILL_LOG_FORMAT=json
 COPY --from=runtime-cpu-packages /opt/venv /opt/venv
 ENTRYPOINT ["python", "-m", "distill_runtime.supervisor"]
