@@ -9,14 +9,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from distill_runtime.contract import environment
-from distill_runtime.contract.outcome import ExitCode, Outcome
+from distill_runtime.contract.outcome import CRASHED, OUTCOME_FILE, ExitCode, Outcome
 from distill_runtime.contract.run import Role, RunConfig
 from distill_runtime.errors import RetryError, RunError, UserError
 from distill_runtime.logs import configure_logging
 from distill_runtime.progress import state_folder, write_atomically
-
-OUTCOME_FILE = "outcome.json"
-"""Name of the file in the state folder."""
 
 Facts = Mapping[str, str | int | float | bool | None]
 """What a role reports beside its end."""
@@ -46,16 +43,18 @@ def read_run_config() -> RunConfig:
 
 
 def write_outcome(outcome: Outcome) -> None:
-    """Leaves the outcome in the state folder, where the supervisor finds it."""
-    write_atomically(state_folder() / OUTCOME_FILE, outcome.termination_message())
+    """Leaves the outcome in the state folder, where the supervisor finds it.
 
-
-def run_role(role: Role, work: Callable[[RunConfig], Facts], *, speaks: bool = True) -> None:
-    """Runs `work` and ends the process with its exit code.
-
-    With `speaks` the outcome is written too: one process of a role speaks for it (rank 0 of the student's workers),
-    but whoever ends with an error has its word.
+    Each process that torchrun started on a node has a file of its own: the supervisor weighs them, so that a user's
+    error on one rank is not lost behind the crash that it causes on another.
     """
+    local_rank = os.environ.get("LOCAL_RANK")
+    name = OUTCOME_FILE if local_rank is None else f"outcome-{local_rank}.json"
+    write_atomically(state_folder() / name, outcome.termination_message())
+
+
+def run_role(role: Role, work: Callable[[RunConfig], Facts]) -> None:
+    """Runs `work`, leaves its outcome in the state folder, and ends the process with its exit code."""
     configure_logging(role)
     attempt = 1
     try:
@@ -72,15 +71,14 @@ def run_role(role: Role, work: Callable[[RunConfig], Facts], *, speaks: bool = T
     except Exception as error:  # The last line of defence: a fault of ours must leave a word and a retry, not silence.
         log.exception("%s failed", role)
         message = f"{role} failed with {type(error).__name__}: {error}"
-        outcome = Outcome(role=role, code=ExitCode.RETRY, reason="Crashed", message=message, attempt=attempt)
+        outcome = Outcome(role=role, code=ExitCode.RETRY, reason=CRASHED, message=message, attempt=attempt)
         write_outcome(outcome)
     else:
         message = f"{role} finished."
         outcome = Outcome(
             role=role, code=ExitCode.FINISHED, reason="Finished", message=message, attempt=attempt, facts=dict(facts)
         )
-        if speaks:
-            write_outcome(outcome)
+        write_outcome(outcome)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

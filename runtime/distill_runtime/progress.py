@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from distill_runtime.contract import environment
-from distill_runtime.contract.outcome import Progress
+from distill_runtime.contract.outcome import PROGRESS_FILE, Progress
 from distill_runtime.contract.run import Role
 
-PROGRESS_FILE = "progress.json"
-"""Name of the file in the state folder."""
 SECONDS_BETWEEN_WRITES = 0.5
 """More often than this nobody looks."""
 

@@ -8,8 +8,22 @@ from pydantic import Field
 from distill_runtime.contract.run import Role
 from distill_runtime.contract.sections import Section
 
+OUTCOME_FILE = "outcome.json"
+"""Name in the state folder of the container's last word: an `Outcome`."""
+PROGRESS_FILE = "progress.json"
+"""Name in the state folder of what the container is doing: a `Progress`."""
 TERMINATION_MESSAGE_BYTES = 4096
 """Longest termination message that Kubernetes keeps."""
+CRASHED = "Crashed"
+"""Reason: a fault of this project or of an engine; the log has a traceback."""
+KILLED = "Killed"
+"""Reason: SIGKILL from outside, for instance because memory ran out."""
+SILENT = "NoOutcome"
+"""Reason: a role ended without a word."""
+GRACE_EXCEEDED = "GraceExceeded"
+"""Reason: asked to end, a role was not done when its grace was over, and was killed."""
+TERMINATED = "Terminated"
+"""Reason: ended by SIGTERM with nothing to save."""
 
 
 class ExitCode(IntEnum):

@@ -7,9 +7,10 @@ from pydantic.alias_generators import to_camel
 
 Uri = Annotated[
     str,
-    StringConstraints(pattern=r"^(file|s3|hf|pvc)://[^\s]+$", min_length=6, max_length=1024),
+    StringConstraints(pattern=r"^(file|s3|hf|pvc)://[^\s]+$", max_length=1024),
 ]
-"""`hf://organisation/name[@revision][/path]`, `s3://bucket/path`, `pvc://claim/path` or `file://path`."""
+"""`hf://organisation/name[@revision][/path]` (data sets: `hf://datasets/organisation/name…`), `s3://bucket/path`,
+`pvc://claim/path` or `file://path`."""
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -1,0 +1,5 @@
+"""`python -m distill_operator.cli`."""
+
+from distill_operator.cli.app import main
+
+main()

@@ -1,0 +1,89 @@
+"""What runs side by side, and in which order: a pure function of what `prepare` found and of the job."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from distill_operator.cli.refusal import Refusal
+from distill_runtime.contract.outcome import ExitCode, Outcome
+from distill_runtime.contract.run import Work
+
+
+class Facts(BaseModel):
+    """What `prepare` says in its outcome; it says more, which only the report needs."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    signal_shards: int
+    """Shards of signals that the job needs in all."""
+    signal_shards_missing: int
+    """Those of them that are not in the store."""
+    teacher_evaluations_missing: int
+    """Scores of the teacher that are not in the store."""
+    training_finished: bool
+    """The trained model is in the store."""
+    total_steps: int
+    """Optimizer steps of the whole job."""
+    sequences: int = 0
+    """Sequences to learn from."""
+    targets: int = 0
+    """Tokens to learn."""
+    reused_plan: bool = False
+    """The data was tokenised by an earlier run."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Containers that run side by side."""
+
+    teachers: int = 0
+    """Teacher replicas."""
+    evaluate_teacher: bool = False
+    """The first of them scores the teacher itself too."""
+    students: bool = False
+    """All student workers."""
+    evaluate: bool = False
+    """The evaluation of the student, and the report."""
+
+
+def facts_of(outcome: Outcome) -> Facts:
+    """What `prepare` found.
+
+    Raises
+    ------
+    Refusal
+        It left no such facts: another version of the runtime.
+    """
+    try:
+        return Facts.model_validate(outcome.facts)
+    except ValidationError as error:
+        fields = ", ".join(str(details["loc"][0]) for details in error.errors())
+        message = f"prepare did not say {fields}: distillctl and the runtime are of different versions"
+        raise Refusal(ExitCode.RETRY, message) from error
+
+
+def stages(facts: Facts, work: Work, *, signals_needed: bool = False) -> list[Stage]:
+    """The stages behind `prepare`. `signals_needed`: a student of this run found that signals are missing after all.
+
+    Raises
+    ------
+    Refusal
+        The teacher must run, but the job allows it no replica.
+    """
+    training = not facts.training_finished
+    missing = facts.signal_shards_missing > 0 or signals_needed or (work.signal.mode == "streaming" and training)
+    scores = facts.teacher_evaluations_missing > 0
+    if (missing or scores) and work.teacher.replicas == 0:
+        what = "signals" if missing else "its scores"
+        raise Refusal(
+            ExitCode.USER_ERROR,
+            f"spec.teacher.replicas: is 0, but the teacher must run ({what} are missing); set it to 1 or more",
+        )
+    # Scores alone are the first replica's work; the others would start for nothing.
+    teachers = work.teacher.replicas if missing else int(scores)
+    if work.signal.mode == "offline":
+        halves = [Stage(teachers=teachers, evaluate_teacher=scores), Stage(students=training)]
+    else:
+        halves = [Stage(teachers=teachers, evaluate_teacher=scores, students=training)]
+    return [*(half for half in halves if half.teachers or half.students), Stage(evaluate=True)]
