@@ -31,7 +31,8 @@ class ObjectInfo:
     key: str
     size: int
     tag: str
-    """Changes whenever the object does."""
+    """Changes whenever the object does. To be compared with tags of other listings: `put_if_match` takes the tag of
+    `get_tagged`."""
 
 
 class ObjectStore(ABC):
@@ -71,7 +72,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key begins with `prefix`, by key."""
+        """All objects whose key begins with `prefix`, by key. May read the whole listing before the first item."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
