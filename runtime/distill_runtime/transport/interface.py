@@ -53,6 +53,12 @@ class SignalSource(ABC):
             With `needs="signals"`: nobody is left who would make what is missing.
         """
 
+    def position(self, step: int) -> None:  # noqa: B027 - a transport that holds nothing back has no use for it
+        """Says that training is at this step; called before the first `fetch` of each step."""
+
+    def training_finished(self, step: int) -> None:  # noqa: B027 - as above
+        """Says that no step from `step` on will be trained, as after an early stop; everything before is durable."""
+
     @abstractmethod
     def checkpointed(self, step: int) -> None:
         """Says that everything before `step` is durable: in streaming mode, what only earlier steps read may go."""

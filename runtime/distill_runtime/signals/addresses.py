@@ -1,0 +1,99 @@
+"""Addresses of signals: what names them, and where each shard of a job's plans has its folder.
+
+signals/<signal>/<shard>/…                      shared by all jobs, kept
+signals/<signal>/uses/<job uid>.json            who used them and when, for whoever clears up
+trainings/<training>/signals/<signal>/<shard>/… signals of a streaming job's training data, deleted behind the student
+
+`<shard>` is the digest of the shard's sequences alone (`PlanShard.digest`).
+"""
+
+import re
+import time
+
+from distill_runtime import layout
+from distill_runtime.contract.run import RunConfig
+from distill_runtime.contract.sections import Signal
+from distill_runtime.digests import digest_of
+from distill_runtime.prepared import PlanReference, Prepared, Record
+from distill_runtime.store.base import ObjectStore
+
+EXTRACTION_VERSION = 1
+"""Part of every signal's digest: raised when the same teacher and sequence would give another signal."""
+TRAIN = "train"
+"""Name of the plan that is trained on."""
+EVALUATION = "evaluation"
+"""Name of the held-out plan."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class SignalUse(Record):
+    """Who uses the signals of one teacher and spec; written once a run."""
+
+    namespace: str
+    name: str
+    uid: str
+    attempt: int
+    time: float
+    """Seconds since the epoch."""
+
+
+def signal_digest(teacher_digest: str, teacher_dtype: str, signal: Signal) -> str:
+    """The digest (hex) of a teacher and of what is stored of it: its files, the precision of its forward pass, the
+    signal's kind and stored precision, and the version of the extraction. Nothing of the training, and neither the mode
+    nor the size of the shards."""
+    return digest_of(
+        {
+            "extraction": EXTRACTION_VERSION,
+            "teacher": teacher_digest,
+            "teacher_dtype": teacher_dtype,
+            "kind": signal.kind,
+            "dtype": signal.dtype,
+        }
+    )
+
+
+def task_plan(task: str) -> str:
+    """Name of a task's plan."""
+    return f"task-{task}"
+
+
+def plan_references(prepared: Prepared) -> dict[str, PlanReference]:
+    """The job's plans that need signals, by name, in the order of need: held-out data, training data, tasks."""
+    plans: dict[str, PlanReference] = {}
+    if prepared.evaluation is not None:
+        plans[EVALUATION] = prepared.evaluation
+    plans[TRAIN] = prepared.train
+    for task in prepared.tasks:
+        if task.plan is not None:
+            plans[task_plan(task.name)] = task.plan
+    return plans
+
+
+def signal_root(config: RunConfig, prepared: Prepared, plan: str) -> str:
+    """Where the folders of a plan's shards are. A streaming job's training signals are its training's own, so that
+    deleting them hurts no other job."""
+    shared = layout.signal_key(prepared.signal_digest)
+    if plan == TRAIN and config.work.signal.mode == "streaming":
+        return f"{layout.training_key(prepared.training_digest)}/{shared}"
+    return shared
+
+
+def shard_folder(root: str, shard_digest: str) -> str:
+    """Where the objects of one shard are."""
+    return f"{root}/{shard_digest}"
+
+
+def folder_of(root: str, key: str) -> str | None:
+    """The shard's folder that a key below `root` belongs to; None for keys of other things."""
+    name, slash, _ = key.removeprefix(f"{root}/").partition("/")
+    return f"{root}/{name}" if slash and _DIGEST.fullmatch(name) else None
+
+
+def record_use(store: ObjectStore, config: RunConfig, prepared: Prepared) -> None:
+    """Notes that this job uses the teacher's signals, now."""
+    use = SignalUse(
+        namespace=config.namespace, name=config.name, uid=config.uid, attempt=config.attempt, time=time.time()
+    )
+    key = f"{layout.signal_key(prepared.signal_digest)}/uses/{config.uid}.json"
+    store.put(key, use.model_dump_json().encode())

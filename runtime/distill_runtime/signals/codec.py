@@ -1,0 +1,137 @@
+"""Rows of hidden states as bytes, and back.
+
+An encoded shard is a safetensors file with one tensor, `states` [rows, hidden_size], in the stored precision: the rows
+of one sequence after those of the one before, so that each sequence is one range of bytes. Each range has a checksum of
+its own: who reads a range alone can verify it.
+"""
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import save
+
+from distill_runtime.digests import digest_of_bytes
+from distill_runtime.errors import RetryError
+
+TENSOR = "states"
+"""Name of the tensor in the file."""
+DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+"""Stored precisions by their name in the spec."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where one sequence's rows are in an encoded shard."""
+
+    rows: int
+    start: int
+    """First byte in the object."""
+    length: int
+    """Bytes."""
+    sha256: str
+    """Of these bytes."""
+
+
+@dataclass(frozen=True)
+class EncodedShard:
+    """A shard's rows as one object."""
+
+    data: bytes
+    sha256: str
+    hidden_size: int
+    spans: list[Span]
+
+
+class SpanCorrupt(Exception):
+    """Bytes of one sequence are not those that were written."""
+
+
+def row_bytes(hidden_size: int, dtype: str) -> int:
+    """Bytes of one target's signal."""
+    return hidden_size * DTYPES[dtype].itemsize
+
+
+def encode_shard(rows: Many[torch.Tensor], targets: Many[int], dtype: str, *, name: str = "the shard") -> EncodedShard:
+    """The rows of a shard's sequences, [targets[i], hidden_size] each, as bytes in the stored precision.
+
+    Raises
+    ------
+    RetryError
+        The teacher gave other rows than were asked for, or values that aren't finite (reason SignalRefused); the
+        sentence names the sequence by its place in the shard, and the shard as `name`.
+    """
+    hidden_size = _check_shapes(rows, targets, name)
+    states = torch.empty((sum(targets), hidden_size), dtype=DTYPES[dtype])
+    first = 0
+    for place, block in enumerate(rows):
+        part = states[first : first + len(block)]
+        part.copy_(block)
+        # Looked at after the cast: a float32 may be larger than every bfloat16.
+        if not _finite(part):
+            raise _refused(f"the states of sequence {place} of {name} aren't finite in {dtype}")
+        first += len(block)
+    data = save({TENSOR: states})
+    view = memoryview(data)
+    start = len(data) - states.nbytes
+    spans: list[Span] = []
+    for count in targets:
+        length = count * row_bytes(hidden_size, dtype)
+        spans.append(Span(count, start, length, digest_of_bytes(view[start : start + length])))
+        start += length
+    return EncodedShard(data=data, sha256=digest_of_bytes(data), hidden_size=hidden_size, spans=spans)
+
+
+def decode_span(data: bytes | memoryview, span: Span, hidden_size: int, dtype: str) -> torch.Tensor:
+    """The rows [span.rows, hidden_size] of one sequence, from exactly its bytes. The tensor owns its memory.
+
+    Raises
+    ------
+    SpanCorrupt
+        The bytes are not the ones that were written.
+    """
+    check_span(data, span)
+    return copy_span(data, span, hidden_size, dtype)
+
+
+def check_span(data: bytes | memoryview, span: Span) -> None:
+    """Compares bytes with the checksum of their span. Raises SpanCorrupt."""
+    if len(data) != span.length:
+        raise SpanCorrupt(f"{len(data)} bytes at {span.start} where {span.length} were written")
+    found = digest_of_bytes(data)
+    if found != span.sha256:
+        raise SpanCorrupt(f"bytes at {span.start} have sha256 {found[:12]}…, written as {span.sha256[:12]}…")
+
+
+def copy_span(data: bytes | memoryview, span: Span, hidden_size: int, dtype: str) -> torch.Tensor:
+    """The rows [span.rows, hidden_size] in bytes that were verified already. The tensor owns its memory."""
+    if span.rows == 0:
+        return torch.empty((0, hidden_size), dtype=DTYPES[dtype])
+    # bytearray copies: a tensor over the shard's bytes would keep all of them for one sequence.
+    return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).view(span.rows, hidden_size)
+
+
+def _check_shapes(rows: Many[torch.Tensor], targets: Many[int], name: str) -> int:
+    if len(rows) != len(targets):
+        raise _refused(f"the teacher answered {len(rows)} of the {len(targets)} sequences of {name}")
+    if not rows:
+        raise ValueError("a shard has at least one sequence")
+    hidden_size = rows[0].shape[-1]
+    for place, (block, count) in enumerate(zip(rows, targets, strict=True)):
+        if tuple(block.shape) != (count, hidden_size):
+            raise _refused(
+                f"sequence {place} of {name} has states of shape {tuple(block.shape)}, not {(count, hidden_size)}"
+            )
+    return hidden_size
+
+
+def _finite(states: torch.Tensor) -> bool:
+    # One pass without a mask in memory: NaN propagates through both ends, an infinity is one of them.
+    if states.numel() == 0:
+        return True
+    low, high = torch.aminmax(states)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def _refused(what: str) -> RetryError:
+    return RetryError(f"{what}: the signal is not stored.", reason="SignalRefused")
