@@ -1,0 +1,159 @@
+"""Digests of inputs: what names plans, initial students and trainings, and when nothing need be done again."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from distill_runtime.contract.run import Work
+from distill_runtime.contract.sections import ClassificationTask, Data, QuestionAnsweringTask, Signal
+from distill_runtime.data.files import DataFile
+from distill_runtime.data.plan import PLAN_VERSION
+from distill_runtime.data.tasks import TASKS_VERSION
+from distill_runtime.digests import digest_of, digest_of_file
+from distill_runtime.prepare.inputs import Inputs
+from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision
+
+PREPARE_VERSION = 1
+"""Part of the fingerprint: raised when the same inputs would give another `prepared.json`."""
+INITIAL_STUDENT_VERSION = 1
+"""Part of an initial student's address: raised when the same teacher would give another one."""
+TRAINING_VERSION = 1
+"""Part of a training's digest: raised when the same inputs would give other weights."""
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "additional_chat_templates/*",
+    "vocab*",
+    "merges*",
+    "*.model",
+    "*.tiktoken",
+    "tokenization*.py",
+)
+"""Files of a model's folder that say how text becomes ids."""
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Digest of the names and contents of a tokenizer's files, chat template included."""
+    files = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}
+    return digest_of({path.relative_to(folder).as_posix(): digest_of_file(path) for path in files})
+
+
+def data_plan_digest(files: Iterable[DataFile], data: Data, signal: Signal, tokenizer: str) -> str:
+    """Digest of all that makes a plan of training or held-out data; `tokenizer` is the tokenizer's digest."""
+    return digest_of(
+        {
+            "version": PLAN_VERSION,
+            "files": [file.digest for file in files],
+            "tokenizer": tokenizer,
+            "shard_sequences": signal.shard_sequences,
+            **data.model_dump(include={"columns", "max_length", "too_long", "chat_template", "prompt_format"}),
+        }
+    )
+
+
+def task_plan_digest(
+    task: ClassificationTask | QuestionAnsweringTask,
+    files: Iterable[DataFile],
+    data: Data,
+    signal: Signal,
+    tokenizer: str,
+) -> str:
+    """Digest of all that makes a task's examples and plan."""
+    return digest_of(
+        {
+            "version": [PLAN_VERSION, TASKS_VERSION],
+            "files": [file.digest for file in files],
+            "tokenizer": tokenizer,
+            "shard_sequences": signal.shard_sequences,
+            "task": task.model_dump(exclude={"data", "engine"}),
+            **data.model_dump(include={"max_length", "chat_template", "prompt_format"}),
+        }
+    )
+
+
+def initial_student_digest(work: Work, inputs: Inputs) -> str:
+    """Digest of all that makes the initial student: the teacher's files, and how it is made of them."""
+    initialise = work.student.initialise
+    assert initialise is not None
+    made = initialise.model_dump()
+    if initialise.from_config is not None:
+        assert inputs.student_config is not None
+        made["from_config"]["config"] = inputs.student_config.pin.digest
+    return digest_of({"version": INITIAL_STUDENT_VERSION, "teacher": inputs.teacher.pin.digest, "made": made})
+
+
+def fingerprint(work: Work, inputs: Inputs) -> str:
+    """Digest of all inputs of `prepare`. Workers, micro-batch, packing and the like are not among them.
+
+    Which precision `auto` means on processors is not an input either: it is chosen once, on the machine where the job
+    was first prepared, and a job that goes on elsewhere keeps its signals and its training.
+    """
+    student = inputs.student or inputs.student_config
+    return digest_of(
+        {
+            "version": [PREPARE_VERSION, PLAN_VERSION, TASKS_VERSION, INITIAL_STUDENT_VERSION, TRAINING_VERSION],
+            "teacher": inputs.teacher.pin.model_dump(),
+            "teacher_options": work.teacher.model_dump(include={"engine", "dtype", "trust_remote_code"}),
+            "gpus": [work.teacher.gpus > 0, work.student.gpus_per_worker > 0],
+            "student": student.pin.model_dump() if student else None,
+            "student_options": work.student.model_dump(include={"initialise", "trust_remote_code"}),
+            "train": _files(inputs.train),
+            "evaluation": _files(inputs.evaluation),
+            "data": work.data.model_dump(exclude={"train", "evaluation"}),
+            "tasks": [
+                {**task.model_dump(exclude={"data"}), "files": _files(inputs.tasks[task.name])}
+                for task in work.evaluation.tasks
+            ],
+            "signal": work.signal.model_dump(include={"kind", "dtype", "shard_sequences"}),
+            "training": _training(work),
+            "precision": [work.training.precision, work.training.zero_stage == 0],
+        }
+    )
+
+
+def training_digest(
+    work: Work,
+    *,
+    train: PlanReference,
+    shard_sizes: list[int],
+    evaluation: PlanReference | None,
+    teacher: ModelPin,
+    teacher_dtype: ResolvedPrecision,
+    student: ModelPin,
+    precision: ResolvedPrecision,
+) -> str:
+    """Digest of all that determines the trained weights, whatever the workers, micro-batch, packing and ZeRO stage."""
+    return digest_of(
+        {
+            "version": TRAINING_VERSION,
+            "train": train.data_digest,
+            "shards": shard_sizes,
+            "evaluation": evaluation.data_digest if evaluation else None,
+            "teacher": [teacher.digest, teacher_dtype, work.signal.kind, work.signal.dtype],
+            "student": student.digest,
+            "precision": precision,
+            **_training(work),
+        }
+    )
+
+
+def _training(work: Work) -> dict[str, Any]:
+    training = work.training
+    watched = work.output.select == "best" or training.stop_after_worse_evaluations > 0
+    return {
+        "objective": work.objective.model_dump(exclude={"chunk_tokens"}),
+        "length": [training.steps, (training.epochs or 1.0) if training.steps is None else None],
+        "settings": training.model_dump(
+            include={"global_batch", "optimizer", "schedule", "seed", "shuffle_window_shards"}
+        ),
+        "select": work.output.select,
+        "stop_after_worse_evaluations": training.stop_after_worse_evaluations,
+        # Held-out losses change nothing unless something is decided by them.
+        "evaluate_every_steps": training.evaluate_every_steps if watched else None,
+    }
+
+
+def _files(files: Iterable[DataFile]) -> list[list[str]]:
+    return [[file.uri, file.digest] for file in files]

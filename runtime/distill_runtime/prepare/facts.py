@@ -1,0 +1,61 @@
+"""What `prepare` reports: counts for the status, and what is left to do."""
+
+from distill_runtime import layout
+from distill_runtime.contract.run import RunConfig
+from distill_runtime.prepare.plans import MadePlan
+from distill_runtime.prepared import Prepared
+from distill_runtime.process import Facts
+from distill_runtime.store.base import ObjectStore
+
+BYTES = {"bfloat16": 2, "float32": 4}
+"""Bytes of one value of a stored signal."""
+COUNTED = ("badRows", "droppedRows", "truncatedRows")
+
+
+def data_report(train: MadePlan, evaluation: MadePlan | None, hidden_size: int) -> dict[str, int | float | str]:
+    """Counts of the data for the job's report. Bad, dropped and truncated rows are told apart: `evaluation…` are those
+    of the held-out data."""
+    report: dict[str, int | float | str] = {
+        "rows": train.manifest.report["rows"],
+        "sequences": train.reference.sequences,
+        "tokens": train.reference.tokens,
+        "targets": train.reference.targets,
+        **{name: train.manifest.report[name] for name in COUNTED},
+        "hiddenSize": hidden_size,
+    }
+    if evaluation is not None:
+        report |= {
+            "evaluationRows": evaluation.manifest.report["rows"],
+            "evaluationSequences": evaluation.reference.sequences,
+            "evaluationTokens": evaluation.reference.tokens,
+            "evaluationTargets": evaluation.reference.targets,
+            **{f"evaluation{name[0].upper()}{name[1:]}": evaluation.manifest.report[name] for name in COUNTED},
+        }
+    return report
+
+
+def facts_of(store: ObjectStore, config: RunConfig, prepared: Prepared, *, reused: bool) -> Facts:
+    """The facts of a finished `prepare`: the data's counts, sizes, and what teachers and students have left to do."""
+    from distill_runtime.evaluation.results import teacher_evaluations_missing
+    from distill_runtime.transport.demand import missing_shards
+
+    plans = [prepared.train, prepared.evaluation, *(task.plan for task in prepared.tasks)]
+    shards = sum(plan.shards for plan in plans if plan is not None)
+    targets = sum(plan.targets for plan in plans if plan is not None)
+    width = int(prepared.report["hiddenSize"]) * BYTES[config.work.signal.dtype]
+    report = dict(prepared.report)
+    model = f"{layout.training_key(prepared.training_digest)}/model/manifest.json"
+    return {
+        **{name: report[name] for name in ("rows", "sequences", "tokens", "targets")},
+        **{name: int(report[name]) + int(report.get(f"evaluation{name[0].upper()}{name[1:]}", 0)) for name in COUNTED},
+        "evaluationSequences": prepared.evaluation.sequences if prepared.evaluation else 0,
+        "signalShards": shards,
+        "signalShardsMissing": missing_shards(store, config, prepared),
+        "signalBytes": targets * width,
+        "teacherEvaluationsMissing": teacher_evaluations_missing(store, config, prepared),
+        "trainingFinished": store.exists(model),
+        "totalSteps": prepared.total_steps,
+        "trainingDigest": prepared.training_digest,
+        "signalDigest": prepared.signal_digest,
+        "reusedPlan": reused,
+    }

@@ -1,0 +1,246 @@
+"""The order of `prepare`."""
+
+import logging
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from distill_runtime import layout
+from distill_runtime.contract import environment
+from distill_runtime.contract.run import RunConfig, Work
+from distill_runtime.errors import UserError
+from distill_runtime.prepare.addresses import fingerprint, tokenizer_digest, training_digest
+from distill_runtime.prepare.facts import facts_of
+from distill_runtime.prepare.inputs import Inputs, resolve_inputs
+from distill_runtime.prepared import ModelPin, Prepared, ResolvedPrecision
+from distill_runtime.process import Facts
+from distill_runtime.progress import ProgressReporter, state_folder
+from distill_runtime.store.base import ObjectMissing, ObjectStore
+from distill_runtime.store.open import open_store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from distill_runtime.prepare.plans import MadePlan, MadeTask
+
+CANARY_TEXT = (
+    "Water boils at one hundred degrees Celsius at sea level. On a high mountain the air is thinner, so it boils "
+    "earlier, and food takes longer to cook. That is why recipes for the mountains ask for more time."
+)
+"""A text that any language model finds likely."""
+CANARY_TOKENS = 32
+"""Longest canary."""
+
+log = logging.getLogger(__name__)
+
+
+def prepare(config: RunConfig) -> Facts:
+    """Prepares a job, or finds that it is prepared.
+
+    Raises
+    ------
+    UserError
+        The store, a model, the data or a task can't be used; the sentence says which and why.
+    """
+    progress = ProgressReporter("prepare")
+    progress.update(stage="resolve")
+    store = open_store(config.work.storage)
+    store.probe()
+    cache_folder = Path(os.environ.get(environment.CACHE_DIR) or state_folder() / "cache")
+    inputs = resolve_inputs(config.work, store=store, cache=cache_folder)
+    wanted = fingerprint(config.work, inputs)
+    prepared = _stored(store, config, wanted)
+    reused = prepared is not None
+    if prepared is None:
+        prepared, reused = _Preparation(store, config.work, inputs, cache_folder, progress).make(wanted)
+        store.put(layout.prepared_key(config), prepared.model_dump_json().encode())
+    else:
+        log.info("nothing has changed since this job was prepared")
+    facts = facts_of(store, config, prepared, reused=reused)
+    progress.update(stage="done", message=f"{prepared.train.sequences} sequences, {prepared.total_steps} steps")
+    return facts
+
+
+def _stored(store: ObjectStore, config: RunConfig, wanted: str) -> Prepared | None:
+    """What an earlier run left, if it is of the same inputs and all of it is still there."""
+    from distill_runtime.artifacts import stored_digest
+    from distill_runtime.prepare.plans import plan_exists, task_exists
+
+    try:
+        prepared = Prepared.model_validate_json(store.get(layout.prepared_key(config)))
+    except ObjectMissing:
+        return None
+    except ValidationError:
+        log.info("what another version prepared is prepared again")
+        return None
+    if prepared.fingerprint != wanted:
+        return None
+    plans = [plan for plan in (prepared.train, prepared.evaluation) if plan is not None]
+    whole = all(plan_exists(store, plan) for plan in plans) and all(task_exists(store, t) for t in prepared.tasks)
+    student = prepared.student.uri
+    if student.startswith("store://") and stored_digest(store, student.removeprefix("store://")) is None:
+        whole = False
+    if not whole:
+        log.info("something of what was prepared is gone from the store and is made again")
+    return prepared if whole else None
+
+
+class _Preparation:
+    """The work itself."""
+
+    def __init__(
+        self, store: ObjectStore, work: Work, inputs: Inputs, cache_folder: Path, progress: ProgressReporter
+    ) -> None:
+        self._store = store
+        self._work = work
+        self._inputs = inputs
+        self._cache = cache_folder
+        self._progress = progress
+
+    def make(self, wanted: str) -> tuple[Prepared, bool]:
+        """Everything that `prepared.json` says, and whether all plans were there already."""
+        from distill_runtime.data.order import total_steps
+        from distill_runtime.prepare.facts import data_report
+        from distill_runtime.signals.addresses import signal_digest
+        from distill_runtime.signals.head_source import describe_head
+        from distill_runtime.teacher.architectures import check_engine
+
+        work, inputs = self._work, self._inputs
+        check_engine(work.teacher.engine, inputs.teacher.folder)
+        tokenizer, vocabulary = self._tokenizers()
+        head = describe_head(inputs.teacher.folder, vocabulary)
+        train, evaluation, tasks = self._plans(tokenizer)
+        self._progress.update(stage="initialise", message=None)
+        student = self._student(vocabulary)
+        teacher_dtype, precision = self._precisions()
+        training = work.training
+        prepared = Prepared(
+            fingerprint=wanted,
+            train=train.reference,
+            evaluation=evaluation.reference if evaluation else None,
+            tasks=[task.reference for task in tasks],
+            teacher=inputs.teacher.pin,
+            teacher_dtype=teacher_dtype,
+            student=student,
+            training_precision=precision,
+            vocabulary=vocabulary,
+            signal_digest=signal_digest(inputs.teacher.pin.digest, teacher_dtype, work.signal),
+            teacher_canary=self._canary(tokenizer),
+            total_steps=total_steps(
+                train.reference.sequences,
+                global_batch=training.global_batch,
+                steps=training.steps,
+                epochs=training.epochs,
+            ),
+            training_digest=training_digest(
+                work,
+                train=train.reference,
+                shard_sizes=[len(shard.lengths) for shard in train.manifest.shards],
+                evaluation=evaluation.reference if evaluation else None,
+                teacher=inputs.teacher.pin,
+                teacher_dtype=teacher_dtype,
+                student=student,
+                precision=precision,
+            ),
+            report=data_report(train, evaluation, head.hidden_size),
+        )
+        return prepared, train.reused and (evaluation is None or evaluation.reused)
+
+    def _tokenizers(self) -> "tuple[PreTrainedTokenizerBase, int]":
+        """The teacher's tokenizer, and the vocabulary that both models have."""
+        from distill_runtime.data.vocabulary import compare_vocabularies, load_tokenizer, vocabulary_size
+
+        teacher = load_tokenizer(
+            self._inputs.teacher.folder,
+            uri=self._work.teacher.model,
+            trust_remote_code=self._work.teacher.trust_remote_code,
+        )
+        if self._inputs.student is None or self._work.student.model is None:
+            return teacher, vocabulary_size(teacher)  # A student that is made has the teacher's.
+        student = load_tokenizer(
+            self._inputs.student.folder,
+            uri=self._work.student.model,
+            trust_remote_code=self._work.student.trust_remote_code,
+        )
+        if teacher.chat_template and student.chat_template and teacher.chat_template != student.chat_template:
+            log.warning("teacher and student have different chat templates: the data is rendered with the teacher's")
+        return teacher, compare_vocabularies(teacher, student)
+
+    def _plans(self, tokenizer: "PreTrainedTokenizerBase") -> "tuple[MadePlan, MadePlan | None, list[MadeTask]]":
+        """Plans of training and held-out data, and tasks; checked against what the models can read."""
+        from distill_runtime.data.chat import TextEncoder
+        from distill_runtime.prepare.plans import PlanMaker
+
+        work, inputs = self._work, self._inputs
+
+        @cache
+        def encoder() -> TextEncoder:
+            return TextEncoder(
+                tokenizer,
+                columns=work.data.columns,
+                chat_template=work.data.chat_template,
+                prompt_format=work.data.prompt_format,
+            )
+
+        maker = PlanMaker(self._store, work, tokenizer_digest(inputs.teacher.folder), encoder, self._progress)
+        train = maker.data("data.train", inputs.train)
+        evaluation = maker.data("data.evaluation", inputs.evaluation) if inputs.evaluation else None
+        tasks = [maker.task(task, inputs.tasks[task.name]) for task in work.evaluation.tasks]
+        lengths = {"data.train": train.longest}
+        if evaluation is not None:
+            lengths["data.evaluation"] = evaluation.longest
+        lengths |= {f"the task {task.reference.name}": task.longest for task in tasks}
+        self._check_lengths(lengths)
+        return train, evaluation, tasks
+
+    def _check_lengths(self, lengths: dict[str, int]) -> None:
+        from distill_runtime.prepare.checks import check_context
+
+        where, longest = max(lengths.items(), key=lambda item: item[1])
+        models = [("teacher", self._work.teacher.model, self._inputs.teacher)]
+        if self._inputs.student is not None and self._work.student.model is not None:
+            models.append(("student", self._work.student.model, self._inputs.student))
+        for who, uri, model in models:
+            check_context(model.folder, who=who, uri=uri, longest=longest, where=where)
+
+    def _student(self, vocabulary: int) -> ModelPin:
+        from distill_runtime.prepare.student import initial_student
+        from distill_runtime.signals.head_source import describe_head
+
+        if self._inputs.student is not None:
+            describe_head(self._inputs.student.folder, vocabulary)
+            return self._inputs.student.pin
+        return initial_student(self._store, self._work, self._inputs, cache=self._cache, vocabulary=vocabulary)
+
+    def _precisions(self) -> tuple[ResolvedPrecision, ResolvedPrecision]:
+        """The teacher's and the student's."""
+        from distill_runtime.precision import checkpoint_dtype, resolve_precision
+
+        work = self._work
+        teacher = resolve_precision(
+            work.teacher.dtype,
+            checkpoint_dtype=checkpoint_dtype(self._inputs.teacher.folder),
+            gpus=work.teacher.gpus,
+        )
+        if work.training.precision == "auto" and work.training.zero_stage == 0:
+            log.info("training.precision auto is float32, since training.zeroStage 0 has no 16-bit training")
+            return teacher, "float32"
+        student = resolve_precision(
+            work.training.precision, checkpoint_dtype="bfloat16", gpus=work.student.gpus_per_worker
+        )
+        return teacher, student
+
+    def _canary(self, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+        ids = tokenizer(CANARY_TEXT)["input_ids"]
+        assert isinstance(ids, list)
+        canary = [int(number) for number in ids[: min(CANARY_TOKENS, self._work.data.max_length)]]
+        if len(canary) < 2:
+            raise UserError(
+                f"the tokenizer of {self._work.teacher.model} makes {len(canary)} tokens of a text of "
+                f"{len(CANARY_TEXT)} characters: it is broken.",
+                reason="TokenizerUnsupported",
+            )
+        return canary

@@ -1,0 +1,56 @@
+"""The student before training: a pretrained model where it is, or one that is made once and stored."""
+
+import tempfile
+from pathlib import Path
+
+from distill_runtime import layout
+from distill_runtime.artifacts import store_folder, stored_digest
+from distill_runtime.contract.run import Work
+from distill_runtime.models import resolve_model
+from distill_runtime.prepare.addresses import initial_student_digest
+from distill_runtime.prepare.inputs import Inputs
+from distill_runtime.prepared import ModelPin
+from distill_runtime.store.base import ObjectStore
+
+
+def initial_student(store: ObjectStore, work: Work, inputs: Inputs, *, cache: Path, vocabulary: int) -> ModelPin:
+    """Makes the student that `student.initialise` describes, unless it is in the store.
+
+    The address covers what made it; the pin's digest covers the files, as for every model.
+
+    Raises
+    ------
+    UserError
+        It can't be made of this teacher or configuration, or its output head isn't understood or is smaller than the
+        vocabulary.
+    """
+    key = layout.model_key(initial_student_digest(work, inputs))
+    uri = f"store://{key}"
+    if stored_digest(store, key) is None:
+        digest = _make(store, key, work, inputs, cache=cache, vocabulary=vocabulary)
+    else:
+        digest = resolve_model(uri, work.storage, cache=cache, store=store).pin.digest
+    return ModelPin(uri=uri, digest=digest)
+
+
+def _make(store: ObjectStore, key: str, work: Work, inputs: Inputs, *, cache: Path, vocabulary: int) -> str:
+    """Makes and stores the student. Returns the digest that a pin has."""
+    from distill_runtime.signals.head_source import describe_head
+    from distill_runtime.student.initialise import make_initial_student
+
+    initialise = work.student.initialise
+    assert initialise is not None
+    if initialise.from_config is not None:
+        assert inputs.student_config is not None
+        here = initialise.from_config.model_copy(update={"config": f"file://{inputs.student_config.folder.resolve()}"})
+        initialise = initialise.model_copy(update={"from_config": here})
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix="initial-student-") as temporary:
+        target = Path(temporary).resolve() / "model"
+        make_initial_student(
+            initialise, inputs.teacher.folder, target, trust_remote_code=work.student.trust_remote_code
+        )
+        describe_head(target, vocabulary)
+        digest = resolve_model(f"file://{target}", work.storage, cache=cache).pin.digest
+        store_folder(store, key, target)
+        return digest

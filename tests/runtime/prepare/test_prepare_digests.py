@@ -1,0 +1,198 @@
+"""What makes a plan, a signal and a training another one, and what doesn't."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_runtime.data.examples import TaskExamples
+from distill_runtime.data.plan import Plan
+from distill_runtime.errors import UserError
+from distill_runtime.prepared import Prepared
+from distill_runtime.store.open import open_store
+from tests.fixtures.models import CHATML, save_tiny_model
+from tests.runtime.prepare.conftest import ROWS
+from tests.runtime.prepare.preparing import Job
+from tests.unit.data.files import write_json_lines
+
+LONG = 5
+"""Rows of more than 30 tokens."""
+
+
+def addresses(prepared: Prepared) -> list[Any]:
+    """Where plans and signals are."""
+    plans = [prepared.train, prepared.evaluation, *(task.plan for task in prepared.tasks)]
+    return [prepared.signal_digest, *(plan.key if plan else None for plan in plans)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "same_training"),
+    [
+        ({"training": {"seed": 7}}, False),
+        ({"training": {"globalBatch": 4}}, False),
+        ({"training": {"optimizer": {"learningRate": 0.5}}}, False),
+        ({"objective": {"crossEntropyWeight": 0.5}}, False),
+        ({"output": {"select": "best"}}, False),
+        ({"training": {"packing": False}}, True),
+        ({"training": {"microBatch": 1}}, True),
+        ({"training": {"zeroStage": 3}}, True),
+        ({"training": {"gradientCheckpointing": True, "attention": "eager"}}, True),
+        ({"training": {"checkpointEverySteps": 1, "evaluateEverySteps": 5}}, True),
+        ({"training": {"epochs": 1}}, True),
+        ({"objective": {"chunkTokens": 7}}, True),
+        ({"student": {"workers": 4}, "teacher": {"replicas": 3}}, True),
+        ({"signal": {"mode": "offline"}}, True),
+    ],
+)
+def test_the_trainings_settings_keep_plans_and_signals(job: Job, changes: dict[str, Any], same_training: bool) -> None:
+    before, _ = job.prepare_here()
+    after, facts = job.changed(changes).prepare_here()
+    assert addresses(after) == addresses(before)
+    assert facts["reusedPlan"] is True
+    assert (after.training_digest == before.training_digest) is same_training
+    assert (after.fingerprint == before.fingerprint) is same_training
+
+
+def test_another_student_keeps_plans_and_signals(job: Job) -> None:
+    before, _ = job.prepare_here()
+    save_tiny_model(job.folder / "another", layers=1, seed=3)
+    after, _ = job.changed({"student": {"model": f"file://{job.folder}/another"}}).prepare_here()
+    assert addresses(after) == addresses(before)
+    assert after.student.digest != before.student.digest
+    assert after.training_digest != before.training_digest
+
+
+def test_another_job_with_the_same_data_and_teacher_keeps_plans_and_signals(job: Job) -> None:
+    before, _ = job.prepare_here()
+    after, facts = job.changed({}, uid="uid-2").prepare_here()
+    assert after == before
+    assert facts["reusedPlan"] is True
+
+
+def test_another_template_makes_other_plans(job: Job) -> None:
+    before, _ = job.prepare_here()
+    template = CHATML.replace("assistant\n' }}{% endif %}", "assistant\n' }}{% endif %}{# the same #}")
+    after, facts = job.changed({"data": {"chatTemplate": template}}).prepare_here()
+    assert set(addresses(after)[1:]) & set(addresses(before)[1:]) == {None}  # Questions have no plan.
+    assert facts["reusedPlan"] is False
+    # The text is the same, so the sequences are, and so are their signals.
+    assert after.train.data_digest == before.train.data_digest
+    assert after.signal_digest == before.signal_digest
+    assert after.training_digest == before.training_digest
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "chat_template.jinja"])
+def test_another_file_of_the_teacher_makes_other_signals(job: Job, models: Path, file: str) -> None:
+    before, _ = job.prepare_here()
+    shutil.copytree(models / "teacher", job.folder / "teacher")
+    if file == "model.safetensors":
+        save_tiny_model(job.folder / "other", seed=9, vocabulary=400)
+        shutil.copy(job.folder / "other" / file, job.folder / "teacher" / file)
+    else:
+        (job.folder / "teacher" / file).write_text(CHATML + "{# changed #}")
+    after, _ = job.changed({"teacher": {"model": f"file://{job.folder}/teacher"}}).prepare_here()
+    assert after.signal_digest != before.signal_digest
+    assert after.training_digest != before.training_digest
+    assert (after.train.key == before.train.key) is (file == "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"teacher": {"dtype": "bfloat16"}}, {"signal": {"dtype": "float32"}}], ids=["teacher", "signal"]
+)
+def test_another_precision_makes_other_signals_of_the_same_plans(job: Job, changes: dict[str, Any]) -> None:
+    before, _ = job.prepare_here()
+    after, _ = job.changed(changes).prepare_here()
+    assert after.signal_digest != before.signal_digest
+    assert addresses(after)[1:] == addresses(before)[1:]
+
+
+def test_other_data_is_noticed_though_its_name_is_the_same(job: Job) -> None:
+    before, _ = job.prepare_here()
+    write_json_lines(job.folder / "train.jsonl", ROWS[:10])
+    after, facts = job.prepare_here()
+    assert (before.train.sequences, after.train.sequences) == (20, 10)
+    assert after.evaluation == before.evaluation
+    assert facts["reusedPlan"] is False
+
+
+def test_a_lost_plan_is_made_again(job: Job) -> None:
+    before, _ = job.prepare_here()
+    open_store(job.config.work.storage).delete(f"{before.train.key}/manifest.json")
+    after, facts = job.prepare_here()
+    assert after == before
+    assert facts["reusedPlan"] is False
+
+
+def test_a_stricter_limit_of_bad_rows_holds_for_a_plan_that_exists(job: Job) -> None:
+    write_json_lines(job.folder / "train.jsonl", [*ROWS, "{broken"])
+    _, facts = job.changed({"data": {"maxBadRows": 1}}).prepare_here()
+    assert facts["badRows"] == 1
+    with pytest.raises(UserError, match=r"train.jsonl:21: broken JSON"):
+        job.prepare_here()
+
+
+def test_dropped_and_truncated_rows_are_told(job: Job) -> None:
+    _, dropped = job.changed({"data": {"maxLength": 30}, "evaluation": None}).prepare_here()
+    _, cut = job.changed({"data": {"maxLength": 30, "tooLong": "truncate"}, "evaluation": None}).prepare_here()
+    assert (dropped["droppedRows"], dropped["truncatedRows"], dropped["sequences"]) == (LONG, 0, 20 - LONG)
+    assert (cut["droppedRows"], cut["truncatedRows"], cut["sequences"]) == (0, LONG, 20)
+
+
+def test_tasks_are_stored_as_examples_and_as_a_plan_of_labels(job: Job) -> None:
+    prepared, _ = job.prepare_here()
+    store = open_store(job.config.work.storage)
+    intents, questions = prepared.tasks
+    examples = TaskExamples.model_validate_json(store.get(intents.examples_key))
+    assert examples.labels == ["card", "transfer"]
+    assert intents.plan is not None
+    assert len(Plan(store, intents.plan)) == len(examples.prompts) * 2
+    assert questions.plan is None
+    assert TaskExamples.model_validate_json(store.get(questions.examples_key)).answers == [["four", "4"]]
+
+
+def test_a_task_with_other_settings_has_another_digest(job: Job) -> None:
+    before, _ = job.prepare_here()
+    (task, other) = job.work["evaluation"]["tasks"]
+    renamed = {**task, "name": "renamed"}
+    after, _ = job.changed({"evaluation": {"tasks": [renamed, {**other, "maxNewTokens": 5}]}}).prepare_here()
+    assert after.tasks[0].digest == before.tasks[0].digest  # A name changes no score.
+    assert after.tasks[1].digest != before.tasks[1].digest
+    assert after.training_digest == before.training_digest
+
+
+def test_a_student_of_the_teachers_layers_is_made_once(job: Job) -> None:
+    job = job.changed({"student": {"model": None, "initialise": {"fromTeacher": {"every": 2}}}})
+    before, _ = job.prepare_here()
+    assert before.student.uri.startswith("store://models/")
+    made = {key for key in job.objects if key.startswith("models/")}
+    assert any(key.endswith("/config.json") for key in made)
+    after, _ = job.changed({"training": {"seed": 3}}).prepare_here()
+    assert after.student == before.student
+    assert {key for key in job.objects if key.startswith("models/")} == made
+    other, _ = job.changed({"student": {"initialise": {"fromTeacher": {"every": 3}}}}).prepare_here()
+    assert other.student.uri != before.student.uri
+
+
+def test_the_pin_of_a_student_that_was_made_holds_for_whoever_loads_it(job: Job) -> None:
+    from distill_runtime.models import resolve_pin
+
+    job = job.changed({"student": {"model": None, "initialise": {"fromTeacher": {"layers": [0, 3]}}}})
+    first, _ = job.prepare_here()
+    again, _ = job.changed({"training": {"seed": 3}}).prepare_here()
+    store = open_store(job.config.work.storage)
+    for prepared in (first, again):
+        folder = resolve_pin(prepared.student, job.config.work.storage, cache=job.folder / "far", store=store)
+        assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 2
+
+
+def test_a_student_with_random_weights_depends_on_its_configuration_and_seed(job: Job, models: Path) -> None:
+    def student(seed: int) -> Job:
+        config = {"config": f"file://{models}/student/config.json", "seed": seed}
+        return job.changed({"student": {"model": None, "initialise": {"fromConfig": config}}})
+
+    one, _ = student(0).prepare_here()
+    two, _ = student(1).prepare_here()
+    assert one.student.digest != two.student.digest
+    assert one.student.uri != two.student.uri

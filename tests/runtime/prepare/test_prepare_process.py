@@ -1,0 +1,191 @@
+"""`python -m distill_runtime.prepare` on real files and models: how it ends, and what it leaves."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_runtime.contract.sections import Storage
+from tests.fixtures.models import save_tiny_model, tiny_tokenizer
+from tests.fixtures.s3 import S3Server, free_ports
+from tests.runtime.prepare.preparing import Job
+from tests.unit.data.files import write_json_lines
+
+
+def test_a_job_is_prepared_and_a_second_run_finds_it_so(job: Job) -> None:
+    first = job.run()
+    assert first.code == 0, first.log
+    facts = first.facts
+    assert facts["rows"] == facts["sequences"] == 20
+    assert facts["evaluationSequences"] == 6
+    assert facts["badRows"] == facts["droppedRows"] == facts["truncatedRows"] == 0
+    assert facts["totalSteps"] == 3
+    # 5 shards of training data, 2 of held-out data, 2 of the task's 3 examples x 2 labels.
+    assert facts["signalShards"] == 9
+    assert facts["signalShardsMissing"] >= 9
+    assert facts["teacherEvaluationsMissing"] == 1
+    assert facts["trainingFinished"] is False
+    assert facts["reusedPlan"] is False
+    prepared = job.prepared
+    assert prepared.vocabulary == 396
+    assert (prepared.teacher_dtype, prepared.training_precision) == ("float32", "float32")
+    assert len(prepared.teacher_canary) == 32
+    targets = prepared.train.targets + (prepared.evaluation.targets if prepared.evaluation else 0)
+    targets += sum(task.plan.targets for task in prepared.tasks if task.plan)
+    assert facts["signalBytes"] == targets * 64 * 2
+    objects = job.objects
+
+    second = job.run()
+    assert second.code == 0, second.log
+    assert second.facts == {**facts, "reusedPlan": True}
+    assert job.prepared == prepared
+    assert job.objects == objects
+    assert "nothing has changed" in second.log
+
+
+def test_progress_is_left_for_whoever_watches(job: Job) -> None:
+    assert job.run().code == 0
+    progress = json.loads((job.folder / "state" / "progress.json").read_text())
+    assert (progress["role"], progress["stage"]) == ("prepare", "done")
+
+
+def _missing_file(job: Job, models: Path) -> Job:
+    return job.changed({"data": {"train": f"file://{job.folder}/nowhere.jsonl"}})
+
+
+def _no_match(job: Job, models: Path) -> Job:
+    return job.changed({"data": {"train": f"file://{job.folder}/*.parquet"}})
+
+
+def _empty_file(job: Job, models: Path) -> Job:
+    (job.folder / "train.jsonl").write_text("")
+    return job
+
+
+def _blank_file(job: Job, models: Path) -> Job:
+    (job.folder / "train.jsonl").write_text("\n\n")
+    return job
+
+
+def _broken_json(job: Job, models: Path) -> Job:
+    write_json_lines(job.folder / "train.jsonl", [{"prompt": "a", "completion": "b"}] * 6 + ["{broken"])
+    return job
+
+
+def _no_assistant(job: Job, models: Path) -> Job:
+    write_json_lines(job.folder / "train.jsonl", [{"messages": [{"role": "user", "content": "hi"}]}])
+    return job
+
+
+def _too_long(job: Job, models: Path) -> Job:
+    return job.changed({"data": {"maxLength": 16, "evaluation": None}, "evaluation": None})
+
+
+def _unknown_format(job: Job, models: Path) -> Job:
+    (job.folder / "train.txt").write_text("hello")
+    return job.changed({"data": {"train": f"file://{job.folder}/train.txt"}})
+
+
+def _no_tokenizer(job: Job, models: Path) -> Job:
+    shutil.copytree(models / "teacher", job.folder / "teacher", ignore=shutil.ignore_patterns("tokenizer*"))
+    return job.changed({"teacher": {"model": f"file://{job.folder}/teacher"}})
+
+
+def _no_model(job: Job, models: Path) -> Job:
+    return job.changed({"student": {"model": f"file://{job.folder}/student"}})
+
+
+def _other_vocabulary(job: Job, models: Path) -> Job:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<extra>"])
+    save_tiny_model(job.folder / "other", layers=2, tokenizer=tokenizer)
+    return job.changed({"student": {"model": f"file://{job.folder}/other"}})
+
+
+def _unknown_head(job: Job, models: Path) -> Job:
+    save_tiny_model(job.folder / "odd", layers=2)
+    config = json.loads((job.folder / "odd/config.json").read_text())
+    config["architectures"] = ["OddForCausalLM"]
+    (job.folder / "odd/config.json").write_text(json.dumps(config))
+    return job.changed({"teacher": {"model": f"file://{job.folder}/odd"}})
+
+
+def _short_context(job: Job, models: Path) -> Job:
+    save_tiny_model(job.folder / "short", layers=2, max_position_embeddings=24)
+    return job.changed({"student": {"model": f"file://{job.folder}/short"}})
+
+
+def _bad_label(job: Job, models: Path) -> Job:
+    (task, _) = job.work["evaluation"]["tasks"]
+    return job.changed({"evaluation": {"tasks": [{**task, "labels": ["yes", "no"]}]}})
+
+
+def _no_template(job: Job, models: Path) -> Job:
+    save_tiny_model(job.folder / "base", layers=2, tokenizer=tiny_tokenizer(None))
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    write_json_lines(job.folder / "train.jsonl", [{"messages": chat}])
+    return job.changed({"teacher": {"model": f"file://{job.folder}/base"}})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_missing_file, "nowhere.jsonl: there is no such file"),
+        (_no_match, "*.parquet: no file matches it"),
+        (_empty_file, "train.jsonl is empty"),
+        (_blank_file, "train.jsonl has no rows"),
+        (_broken_json, "train.jsonl:7: broken JSON"),
+        (_no_assistant, "train.jsonl:1: the chat has no assistant turn"),
+        (_too_long, "all 20 rows of"),
+        (_unknown_format, "train.txt: unknown format .txt"),
+        (_no_tokenizer, "has no tokenizer"),
+        (_no_model, "there is no folder"),
+        (_other_vocabulary, "token 396 is nothing for the teacher and '<extra>' for the student"),
+        (_unknown_head, "OddForCausalLM"),
+        (_short_context, "reads at most 24"),
+        (_bad_label, "the label 'card' is not among labels (yes, no)"),
+        (_no_template, "data.chatTemplate"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_and_no_traceback(
+    job: Job, models: Path, spoil: Callable[[Job, Path], Job], sentence: str
+) -> None:
+    ended = spoil(job, models).run()
+    assert ended.code == 65, ended.log
+    assert ended.outcome["code"] == 65
+    assert sentence in ended.message
+    assert "\n" not in ended.message
+    assert ended.message.rstrip().endswith((".", ")", "…"))
+    assert "Traceback" not in ended.log
+    assert ended.message in ended.log
+    assert not any(key.startswith("jobs/") for key in job.objects)
+
+
+def test_a_job_is_prepared_in_an_s3_bucket(job: Job, s3_storage: Storage) -> None:
+    stored = job.changed({"storage": s3_storage.model_dump(mode="json", by_alias=True, exclude_none=True)})
+    ended = stored.run()
+    assert ended.code == 0, ended.log
+    assert stored.prepared.train.sequences == 20
+
+
+def test_wrong_credentials_end_in_one_sentence(job: Job, s3_storage: Storage, s3_server: S3Server) -> None:
+    stored = job.changed({"storage": s3_storage.model_dump(mode="json", by_alias=True, exclude_none=True)})
+    stored.environment = {"AWS_ACCESS_KEY_ID": s3_server.access_key, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    ended = stored.run()
+    assert ended.code == 65, ended.log
+    assert "Traceback" not in ended.log
+
+
+def test_an_unreachable_store_ends_in_one_sentence_within_a_bound(job: Job, s3_storage: Storage) -> None:
+    storage: dict[str, Any] = s3_storage.model_dump(mode="json", by_alias=True, exclude_none=True)
+    stored = job.changed({"storage": {**storage, "endpoint": f"http://127.0.0.1:{free_ports(1)[0]}"}})
+    before = time.monotonic()
+    ended = stored.run()
+    assert ended.code in (65, 75), ended.log
+    assert "127.0.0.1" in ended.message
+    assert "Traceback" not in ended.log
+    assert time.monotonic() - before < 200
