@@ -1,0 +1,89 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_runtime.losses import reference
+from distill_runtime.losses.metrics import MetricSums, linear_log_probabilities, linear_metrics
+from distill_runtime.signals.head import OutputHead
+from tests.unit.losses.heads import Sides, random_sides
+
+
+def metrics(sides: Sides, chunk_tokens: int | None = None) -> MetricSums:
+    return linear_metrics(
+        sides.student_hidden, sides.student_weight, sides.teacher_hidden, sides.teacher_head, sides.targets,
+        student_head=sides.student_head, student_bias=sides.student_bias, chunk_tokens=chunk_tokens,
+    )  # fmt: skip
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    tokens=st.integers(0, 12),
+    chunk_tokens=st.sampled_from([None, 1, 5]),
+    softcap=st.sampled_from([None, 3.0]),
+    bias=st.booleans(),
+    padding=st.sampled_from([0, 3]),
+)
+@settings(max_examples=40, deadline=None)
+def test_metrics_equal_those_of_full_logits(
+    seed: int, tokens: int, chunk_tokens: int | None, softcap: float | None, bias: bool, padding: int
+) -> None:
+    sides = random_sides(seed=seed, tokens=tokens, softcap=softcap, bias=bias, padding=padding)
+    student, teacher = sides.logits()
+    found = metrics(sides, chunk_tokens)
+    wanted = torch.stack([
+        reference.forward_kl(student, teacher),
+        reference.cross_entropy(student, sides.targets),
+        reference.cross_entropy(teacher, sides.targets),
+        (student.argmax(-1) == teacher.argmax(-1)).sum().double(),
+        torch.tensor(float(tokens), dtype=torch.float64),
+    ])  # fmt: skip
+    torch.testing.assert_close(found.stacked(), wanted.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_metrics_of_the_teacher_itself_are_no_divergence_and_full_agreement() -> None:
+    sides = random_sides()
+    sides.teacher_hidden = sides.student_hidden.detach()
+    sides.teacher_head = OutputHead(sides.student_head, sides.student_weight.detach())
+    found = metrics(sides)
+    assert found.kl.item() == 0.0
+    assert found.agreements.item() == found.targets.item() == 7
+    assert found.cross_entropy.item() == found.teacher_cross_entropy.item()
+
+
+def test_sums_of_two_parts_are_the_sums_of_the_whole() -> None:
+    sides = random_sides()
+    parts = [
+        Sides(**{
+            **vars(sides),
+            "student_hidden": sides.student_hidden[at],
+            "teacher_hidden": sides.teacher_hidden[at],
+            "targets": sides.targets[at],
+        })
+        for at in (slice(0, 3), slice(3, 7))
+    ]  # fmt: skip
+    together = metrics(parts[0]) + metrics(parts[1])
+    torch.testing.assert_close(together.stacked(), metrics(sides).stacked(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk_tokens", [None, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_log_probabilities_equal_those_of_full_logits(chunk_tokens: int | None, dtype: torch.dtype) -> None:
+    sides = random_sides(softcap=3.0, bias=True, padding=2, scale=0.5, dtype=dtype)
+    found = linear_log_probabilities(
+        sides.student_hidden, sides.student_weight, sides.student_head, sides.targets, sides.student_bias,
+        chunk_tokens=chunk_tokens,
+    )  # fmt: skip
+    student, _ = sides.logits()
+    wanted = torch.log_softmax(student, -1).gather(1, sides.targets[:, None])[:, 0]
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
+    torch.testing.assert_close(found.double(), wanted.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_metrics_refuse_what_does_not_fit() -> None:
+    sides = random_sides()
+    with pytest.raises(ValueError, match="7 states of the student, 6 of the teacher, 7 targets"):
+        metrics(Sides(**{**vars(sides), "teacher_hidden": sides.teacher_hidden[1:]}))
+    with pytest.raises(ValueError, match="vocabulary is 12"):
+        metrics(Sides(**{**vars(sides), "teacher_head": random_sides(vocabulary=12).teacher_head}))
