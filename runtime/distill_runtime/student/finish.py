@@ -1,0 +1,175 @@
+"""The end of a training: the chosen weights as a Hugging Face folder in the store, and the note that it is finished.
+
+trainings/<training>/model/…          the exported model
+trainings/<training>/finished.json    written last
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+
+from distill_runtime import layout
+from distill_runtime.artifacts import store_folder
+from distill_runtime.contract.run import RunConfig
+from distill_runtime.errors import RetryError
+from distill_runtime.prepared import Prepared, Record
+from distill_runtime.process import Facts
+from distill_runtime.store.base import ObjectCorrupt, ObjectMissing, ObjectStore
+from distill_runtime.student.checkpoints import CheckpointManifest, Position, read_manifest, read_tensors
+from distill_runtime.student.engine import WEIGHT
+from distill_runtime.student.export import check_export, export_model
+from distill_runtime.student.fence import CheckpointEntry, Fence
+from distill_runtime.student.trainer import wait_fraction
+
+log = logging.getLogger(__name__)
+
+
+class Finished(Record):
+    """What a finished training came to."""
+
+    steps: int
+    """Optimizer steps that were made."""
+    exported_step: int
+    """The step whose weights were exported."""
+    final_loss: float | None
+    held_out_loss: float | None
+    """Of the exported weights."""
+    wait_fraction: float
+    tokens_per_second: float
+    model: str
+    """Key of the exported folder."""
+    model_digest: str
+
+    @property
+    def facts(self) -> Facts:
+        """For the outcome."""
+        return {
+            "steps": self.steps,
+            "exportedStep": self.exported_step,
+            "finalLoss": self.final_loss,
+            "heldOutLoss": self.held_out_loss,
+            "waitFraction": round(self.wait_fraction, 4),
+            "tokensPerSecond": round(self.tokens_per_second, 1),
+        }
+
+
+def finished_key(training_digest: str) -> str:
+    """Key of the note."""
+    return f"{layout.training_key(training_digest)}/finished.json"
+
+
+def read_finished(store: ObjectStore, training_digest: str) -> Finished | None:
+    """The note of a finished training; None while it isn't."""
+    try:
+        return Finished.model_validate_json(store.get(finished_key(training_digest)))
+    except ObjectMissing:
+        return None
+
+
+def finish(
+    store: ObjectStore,
+    config: RunConfig,
+    prepared: Prepared,
+    fence: Fence,
+    position: Position,
+    *,
+    student_folder: Path,
+    scratch: Path,
+) -> Finished:
+    """Exports the chosen weights from their checkpoint, tensor by tensor, and says that the training is finished.
+
+    The exported model is exactly what a checkpoint holds, so it needs no other rank. Its precision is the initial
+    student's: 16 bits stay 16 bits, everything else is float32.
+
+    Raises
+    ------
+    RetryError
+        Another attempt has taken the fence, or the checkpoint can't be read any more.
+    """
+    best = config.work.output.select == "best" and fence.state.best is not None
+    entry = fence.state.best if best else fence.state.checkpoints[-1]
+    assert entry is not None
+    manifest = _manifest(store, entry)
+    key = f"{layout.training_key(prepared.training_digest)}/model"
+    folder = scratch / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    weights = ((name, tensor) for name, kind, tensor in read_tensors(store, manifest) if kind == WEIGHT)
+    trusted = config.work.student.trust_remote_code
+    digests = export_model(
+        folder,
+        weights,
+        student_folder,
+        dtype=_export_dtype(student_folder),
+        card=model_card(config, prepared, manifest.position),
+        trust_remote_code=trusted,
+    )
+    check_export(folder, digests, trust_remote_code=trusted)
+    fence.check()
+    digest = store_folder(store, key, folder)
+    shutil.rmtree(folder)
+    finished = Finished(
+        steps=position.step,
+        exported_step=manifest.position.step,
+        final_loss=position.loss,
+        held_out_loss=manifest.position.held_out_loss,
+        wait_fraction=wait_fraction(position),
+        tokens_per_second=position.tokens / position.seconds if position.seconds else 0.0,
+        model=key,
+        model_digest=digest,
+    )
+    fence.check()
+    store.put(finished_key(prepared.training_digest), finished.model_dump_json().encode())
+    log.info("step %d is exported to %s/%s", finished.exported_step, store.uri, key)
+    return finished
+
+
+def _manifest(store: ObjectStore, entry: CheckpointEntry) -> CheckpointManifest:
+    try:
+        return read_manifest(store, entry)
+    except (ObjectMissing, ObjectCorrupt) as error:
+        raise RetryError(
+            f"the checkpoint of step {entry.step} can't be exported ({error}).", reason="CheckpointLost"
+        ) from error
+
+
+def _export_dtype(student_folder: Path) -> torch.dtype:
+    document = json.loads((student_folder / "config.json").read_text())
+    stored = document.get("dtype") or document.get("torch_dtype")
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(stored, torch.float32)
+
+
+def model_card(config: RunConfig, prepared: Prepared, position: Position) -> str:
+    """The model card: what the model was made of, how, and what came of it. Scores of tasks are in the report."""
+    objective, training = config.work.objective, config.work.training
+    results = {
+        "Steps": position.step,
+        "Training loss of the last step": position.loss,
+        "Held-out loss": position.held_out_loss,
+    }
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags: [distillation]",
+        "---",
+        "",
+        f"# {config.name}",
+        "",
+        f"A student of `{prepared.teacher.uri}`, trained on what that teacher says about each target token.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| Teacher | `{prepared.teacher.uri}` (sha256 `{prepared.teacher.digest}`) |",
+        f"| Student before training | `{prepared.student.uri}` (sha256 `{prepared.student.digest}`) |",
+        f"| Training data | sha256 `{prepared.train.data_digest}`, {prepared.train.sequences} sequences, "
+        f"{prepared.train.targets} targets |",
+        f"| Objective | {objective.distillation_weight:g} × {objective.divergence} at temperature "
+        f"{objective.temperature:g} + {objective.cross_entropy_weight:g} × cross entropy |",
+        f"| Training | {training.optimizer.kind}, learning rate {training.optimizer.learning_rate:g} "
+        f"({training.schedule.kind}), {training.global_batch} sequences a step, {prepared.training_precision} |",
+        *(f"| {name} | {value:.6g} |" for name, value in results.items() if value is not None),
+    ]
+    return "\n".join([*lines, ""])

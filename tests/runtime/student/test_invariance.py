@@ -1,0 +1,186 @@
+"""The result doesn't depend on how the work is divided, and it is the one of a plain loop."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from distill_runtime.contract.sections import Schedule
+from distill_runtime.data.order import Order
+from distill_runtime.data.plan import Plan
+from distill_runtime.student.schedule import learning_rate
+from tests.runtime.student.scenario import InventedTeacher, Scenario, launch, make_scenario
+
+LOSS = 2e-6
+"""Relative tolerance of losses and gradient norms in float32: sums in another order."""
+WEIGHTS = 2e-6
+"""Absolute tolerance of weights after the last step with SGD."""
+ADAM = 1e-4
+"""Relative tolerance with Adam, which divides rounding errors by small second moments."""
+
+SGD = {"kind": "sgd", "learningRate": 0.5, "maxGradientNorm": 0}
+ADAMW = {"kind": "adamw", "learningRate": 0.01, "weightDecay": 0.1, "maxGradientNorm": 1.0}
+WAYS: dict[str, dict[str, Any]] = {
+    f"zero{stage}-micro{micro}{'-packed' if packed else ''}": {
+        "zeroStage": stage,
+        "microBatch": micro,
+        "packing": packed,
+        "gradientCheckpointing": stage == 2 and packed,
+    }
+    for stage, micro, packed in (
+        (0, 2, False),
+        (0, 1, True),
+        (1, 1, False),
+        (2, 1, True),
+        (2, 2, False),
+        (3, 2, True),
+        (3, 1, False),
+    )
+}
+ADAM_WAYS: dict[str, dict[str, Any]] = {
+    f"adam-zero{stage}": {"zeroStage": stage, "packing": stage > 1} for stage in (0, 1, 2, 3)
+}
+TIED_STAGES = (0, 3)
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    # A vocabulary above ZeRO-3's threshold for keeping weights whole, so that head and embedding are really divided.
+    return make_scenario(tmp_path_factory.mktemp("invariance"), vocabulary=3200)
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    root = tmp_path_factory.mktemp("tied")
+    return make_scenario(root, lengths=[9, 4, 17], vocabulary=3200, tie_word_embeddings=True)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def world(request: pytest.FixtureRequest, scenario: Scenario, tied: Scenario) -> int:
+    """Everything is run once with each number of workers."""
+    world: int = request.param
+    configs: list[Path] = []
+    for way, training in WAYS.items():
+        configs.append(scenario.config(f"{way}-world{world}", training={**training, "optimizer": SGD}))
+    for way, training in ADAM_WAYS.items():
+        configs.append(scenario.config(f"{way}-world{world}", training={**training, "optimizer": ADAMW}))
+    for stage in TIED_STAGES:
+        few = {"zeroStage": stage, "globalBatch": 1, "steps": 3, "optimizer": SGD}
+        configs.append(tied.config(f"tied{stage}-world{world}", training=few))
+    done = launch(world, configs, scenario.root / f"state{world}")
+    assert done.code == 0, done.log[-4000:]
+    assert all("facts" in outcome for outcome in done.outcomes().values()), done.outcomes()
+    return world
+
+
+def plain_training(scenario: Scenario, steps: int, batch: int, peak: float) -> tuple[list[float], list[float], Any]:
+    """Losses and gradient norms of a loop that reads sequence by sequence and knows nothing of the trainer."""
+    plan = Plan(scenario.store, scenario.train)
+    teacher = InventedTeacher({"train": plan}, scenario.vocabulary)
+    model = AutoModelForCausalLM.from_pretrained(scenario.student, dtype=torch.float32)
+    order = Order(plan.shard_sizes, seed=0, window_shards=16, global_batch=batch, steps=steps)
+    losses: list[float] = []
+    norms: list[float] = []
+    for step in range(steps):
+        numbers = order.step(step).tolist()
+        total = torch.zeros(())
+        for number, states in zip(numbers, teacher.fetch("train", numbers), strict=True):
+            sequence = plan.sequence(number)
+            ids = torch.from_numpy(sequence.ids).long()
+            logits = model(ids[None]).logits[0, sequence.signal_positions, : scenario.vocabulary]
+            log_q = torch.log_softmax(logits, -1)
+            log_p = torch.log_softmax(teacher.head().logits(states), -1)
+            divergence = (log_p.exp() * (log_p - log_q)).sum()
+            total = total + divergence + 0.5 * torch.nn.functional.nll_loss(
+                log_q, ids[sequence.targets], reduction="sum"
+            )
+        loss = total / int(plan.target_counts[numbers].sum())
+        model.zero_grad()
+        loss.backward()
+        parameters = [p for p in model.parameters() if p.grad is not None]
+        losses.append(loss.item())
+        norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
+        rate = learning_rate(step, steps, Schedule(warmup_steps=1), peak)
+        with torch.no_grad():
+            for parameter in parameters:
+                assert parameter.grad is not None
+                parameter -= rate * parameter.grad
+    return losses, norms, model
+
+
+@pytest.fixture(scope="module")
+def plain(scenario: Scenario) -> tuple[list[float], list[float], Any]:
+    return plain_training(scenario, steps=4, batch=5, peak=0.5)
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_losses_gradients_and_weights_equal_a_plain_loop_however_the_work_is_divided(
+    scenario: Scenario, world: int, plain: tuple[list[float], list[float], Any], way: str
+) -> None:
+    name = f"{way}-world{world}"
+    losses, norms, model = plain
+    assert losses[0] != pytest.approx(losses[-1], rel=0.01), "the steps must change the loss for this to say anything"
+    assert scenario.losses(name) == pytest.approx(losses, rel=LOSS)
+    assert scenario.norms(name) == pytest.approx(norms, rel=5 * LOSS)
+    found = scenario.weights(name)
+    for parameter, weight in model.named_parameters():
+        torch.testing.assert_close(found[f"{parameter}:weight"], weight.detach(), atol=WEIGHTS, rtol=1e-4)
+
+
+@pytest.mark.parametrize("way", list(ADAM_WAYS))
+def test_adam_with_clipping_gives_the_same_losses_and_states(scenario: Scenario, world: int, way: str) -> None:
+    reference, name = f"adam-zero0-world{world}", f"{way}-world{world}"
+    assert scenario.losses(name) == pytest.approx(scenario.losses(reference), rel=ADAM)
+    assert scenario.norms(name) == pytest.approx(scenario.norms(reference), rel=ADAM)
+    assert max(scenario.norms(name)) > 1.0, "clipping must have happened for this to say anything"
+    wanted, found = scenario.weights(reference), scenario.weights(name)
+    assert wanted.keys() == found.keys()
+    for label in wanted:
+        if label.endswith(":exp_avg"):
+            torch.testing.assert_close(found[label], wanted[label], atol=1e-6, rtol=0.01)
+
+
+@pytest.mark.parametrize("stage", TIED_STAGES)
+def test_one_row_on_two_ranks_with_a_tied_head_neither_hangs_nor_changes_the_result(
+    tied: Scenario, world: int, stage: int
+) -> None:
+    """With a batch of one sequence the second rank has no target in any step."""
+    losses, norms, _ = plain_training(tied, steps=3, batch=1, peak=0.5)
+    assert tied.losses(f"tied{stage}-world{world}") == pytest.approx(losses, rel=LOSS)
+    assert tied.norms(f"tied{stage}-world{world}") == pytest.approx(norms, rel=5 * LOSS)
+
+
+def test_cross_entropy_is_that_of_transformers_for_the_same_rows(scenario: Scenario, world: int) -> None:
+    plan = Plan(scenario.store, scenario.train)
+    order = Order(plan.shard_sizes, seed=0, window_shards=16, global_batch=5, steps=4)
+    sequences = [plan.sequence(number) for number in order.step(0).tolist()]
+    model = AutoModelForCausalLM.from_pretrained(scenario.student, dtype=torch.float32)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[scenario.vocabulary :] = 0
+    length = max(sequence.length for sequence in sequences)
+    ids = torch.zeros(len(sequences), length, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
+    for row, sequence in enumerate(sequences):
+        ids[row, : sequence.length] = torch.from_numpy(sequence.ids).long()
+        labels[row, : sequence.length][sequence.target_mask] = ids[row, : sequence.length][sequence.target_mask]
+    with torch.no_grad():
+        output = model(input_ids=ids, labels=labels, num_items_in_batch=int((labels != -100).sum()))
+    # Transformers counts the padding of the vocabulary; what it adds to the denominator is taken out here.
+    logits = output.logits[:, :-1][labels[:, 1:] != -100].float()
+    surplus = (logits.logsumexp(-1) - logits[:, : scenario.vocabulary].logsumexp(-1)).mean()
+    first = scenario.curves(f"zero0-micro2-world{world}")
+    found = next(point.cross_entropy for point in first if point.step == 1)
+    assert found == pytest.approx(float(output.loss - surplus), rel=LOSS)
+
+
+def test_held_out_losses_are_the_same_for_every_division(scenario: Scenario, world: int) -> None:
+    found = {
+        way: [p.held_out_loss for p in scenario.curves(f"{way}-world{world}") if p.held_out_loss is not None]
+        for way in WAYS
+    }
+    reference = found["zero0-micro2"]
+    assert len(reference) == 2
+    for losses in found.values():
+        assert losses == pytest.approx(reference, rel=LOSS)
