@@ -3,7 +3,6 @@
 from collections.abc import Sequence as Many
 
 from sklearn.metrics import accuracy_score, f1_score
-from torchmetrics.functional.text import squad
 
 from distill_runtime.contract.report import TaskScores
 
@@ -38,6 +37,9 @@ def answer_scores(answers: Many[str], right: Many[Many[str]]) -> TaskScores:
     for number, texts in enumerate(right):
         if not texts:
             raise ValueError(f"example {number} has no right answer")
+    # torchmetrics takes many seconds to import: only who has answers to judge waits for it.
+    from torchmetrics.functional.text import squad
+
     scores = squad(
         [{"id": str(number), "prediction_text": answer} for number, answer in enumerate(answers)],
         [

@@ -1,7 +1,7 @@
 """Results in the store, each under the digest of what made it. First writer wins.
 
-What is stored is what takes a model to make: sums over held-out targets, predicted labels, generated answers. Metrics of
-tasks are computed from predictions whenever they are asked for, so that a better metric needs no model again.
+What is stored is what takes a model to make: sums over held-out targets, predicted labels, generated answers. Metrics
+of tasks are computed from predictions whenever they are asked for, so that a better metric needs no model again.
 
 Nothing heavy is imported here: `prepare` and the command line ask what is missing.
 """
@@ -29,6 +29,12 @@ class Loaded(Record):
 
     parameters: int
     """Number of weights; tied ones count once."""
+
+
+class Counted(Record):
+    """The number of the weights that a model's configuration describes."""
+
+    parameters: int
 
 
 class HeldOut(Record):
@@ -64,14 +70,17 @@ class ModelIdentity(Record):
 
 def teacher_identity(prepared: Prepared) -> ModelIdentity:
     """The teacher as all jobs know it: nothing of the student or the training is in it."""
-    return ModelIdentity(
-        digest=prepared.teacher.digest, dtype=prepared.teacher_dtype, signal=prepared.signal_digest
-    )
+    return ModelIdentity(digest=prepared.teacher.digest, dtype=prepared.teacher_dtype, signal=prepared.signal_digest)
 
 
 def loaded_key(model: ModelIdentity) -> str:
     """Where it is said that this model could be loaded."""
     return _key("loaded", SCORING_VERSION, model=_alone(model))
+
+
+def parameters_key(model: ModelIdentity) -> str:
+    """Where the number of this model's weights is, where it was counted without loading the model."""
+    return _key("parameters", SCORING_VERSION, model=model.digest)
 
 
 def held_out_key(model: ModelIdentity, prepared: Prepared) -> str:
@@ -89,26 +98,24 @@ def held_out_key(model: ModelIdentity, prepared: Prepared) -> str:
     )
 
 
-def predictions_key(
-    model: ModelIdentity, task: TaskReference, *, engine: str | None = None, max_new_tokens: int | None = None
-) -> str:
-    """Where the predictions of this model for a task are; `engine` and `max_new_tokens` for generated answers."""
-    if task.kind == "classification":
-        return _key("labels", SCORING_VERSION, model=model.model_dump(), task=task.digest)
-    # Answers come from the model itself, whatever its signals are stored like.
+def labels_key(model: ModelIdentity, task: TaskReference) -> str:
+    """Where this model's predicted labels for a classification task are."""
+    return _key("labels", SCORING_VERSION, model=model.model_dump(), task=task.digest)
+
+
+def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAnsweringTask) -> str:
+    """Where this model's generated answers for a question answering task are.
+
+    They come from the model itself: how its signals are stored changes nothing.
+    """
     return _key(
         "answers",
         GENERATION_VERSION,
         model=_alone(model),
         task=task.digest,
-        engine=engine,
-        max_new_tokens=max_new_tokens,
+        engine=settings.engine,
+        max_new_tokens=settings.max_new_tokens,
     )
-
-
-def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAnsweringTask) -> str:
-    """Where this model's generated answers for a question answering task are."""
-    return predictions_key(model, task, engine=settings.engine, max_new_tokens=settings.max_new_tokens)
 
 
 def question_answering(config: RunConfig, prepared: Prepared) -> list[tuple[TaskReference, QuestionAnsweringTask]]:
@@ -173,7 +180,7 @@ def _alone(model: ModelIdentity) -> dict[str, str | None]:
 
 
 def _key(
-    kind: Literal["loaded", "heldOut", "labels", "answers"],
+    kind: Literal["loaded", "parameters", "heldOut", "labels", "answers"],
     version: int,
     **made_of: dict[str, str | None] | str | int | None,
 ) -> str:

@@ -1,0 +1,171 @@
+"""One job's evaluation: its models, their scores, the report."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from distill_runtime import layout
+from distill_runtime.artifacts import fetch_folder
+from distill_runtime.contract import environment
+from distill_runtime.contract.report import Report
+from distill_runtime.contract.run import RunConfig
+from distill_runtime.errors import RetryError
+from distill_runtime.evaluation.assembly import assemble, facts_of
+from distill_runtime.evaluation.publishing import Documents, model_uri, publish
+from distill_runtime.evaluation.results import ModelIdentity, question_answering, teacher_identity
+from distill_runtime.evaluation.subjects import Evaluator, Subject
+from distill_runtime.locations import local_path, scheme_of
+from distill_runtime.models import resolve_model, resolve_pin
+from distill_runtime.prepared import ModelPin, read_prepared
+from distill_runtime.process import Facts
+from distill_runtime.progress import ProgressReporter
+from distill_runtime.store.open import open_store
+from distill_runtime.student.curves import read_curves
+from distill_runtime.student.finish import Finished, read_finished
+from distill_runtime.student.model_card import model_card
+from distill_runtime.transport.interface import SignalSource
+from distill_runtime.transport.objectstore_source import ObjectStoreSource
+
+
+class EvaluationJob:
+    """The evaluation of one job. `cache` takes downloaded models and signals."""
+
+    def __init__(self, config: RunConfig, *, cache: Path) -> None:
+        self._config = config
+        self._cache = cache
+        self._store = open_store(config.work.storage)
+        self._prepared = read_prepared(self._store, config)
+        self._evaluator = Evaluator(
+            self._store, config, self._prepared, open_signals=self._signals, reporter=ProgressReporter("evaluate")
+        )
+
+    def teacher(self) -> Facts:
+        """Makes the teacher's answers that are not stored yet: what only the teacher itself can say.
+
+        Raises
+        ------
+        UserError
+            A prompt doesn't fit the teacher, the engine doesn't support it, or its files have changed.
+        RetryError
+            An engine failed.
+        """
+        subject = self._teacher()
+        for task, settings in question_answering(self._config, self._prepared):
+            self._evaluator.answers(subject, task, settings)
+        return {"answersMade": self._evaluator.made, "answersReused": self._evaluator.reused}
+
+    def students(self) -> Facts:
+        """Scores all three models and publishes the report. The trained student is loaded again for it, from what was
+        stored.
+
+        Raises
+        ------
+        UserError
+            A model can't be loaded or gives results that are not finite.
+        RetryError
+            The training isn't finished, or the teacher's signals or answers are missing.
+        """
+        finished = read_finished(self._store, self._prepared.training_digest)
+        if finished is None:
+            raise RetryError(
+                f"{self._store.uri}/{layout.training_key(self._prepared.training_digest)} holds no finished training: "
+                "run the student first.",
+                reason="NotTrained",
+            )
+        try:
+            report = self._report(finished)
+        finally:
+            self._evaluator.close()
+        documents = Documents.of(report, self._card(report, finished))
+        publish(self._store, self._config, self._prepared.training_digest, documents, self._trained_folder(finished))
+        return facts_of(report)
+
+    def _report(self, finished: Finished) -> Report:
+        # The trained student comes first: what is wrong with it should not wait for the others.
+        after = self._evaluator.student(self._trained(finished))
+        before = self._evaluator.student(self._initial())
+        teacher = self._evaluator.teacher(self._teacher())
+        return assemble(
+            self._config,
+            self._prepared,
+            teacher=teacher,
+            before=before,
+            after=after,
+            curves=read_curves(self._store, self._prepared.training_digest),
+            steps=finished.steps,
+            exported_step=finished.exported_step,
+            model=model_uri(self._store, self._config, finished.model),
+        )
+
+    def _card(self, report: Report, finished: Finished) -> str:
+        return model_card(
+            self._config,
+            self._prepared,
+            steps=finished.steps,
+            exported_step=finished.exported_step,
+            held_out_loss=finished.held_out_loss,
+            scores={
+                "teacher": report.teacher,
+                "studentBefore": report.student_before,
+                "studentAfter": report.student_after,
+            },
+        )
+
+    def _teacher(self) -> Subject:
+        pin, teacher = self._prepared.teacher, self._config.work.teacher
+        return Subject(
+            name="the teacher",
+            uri=pin.uri,
+            identity=teacher_identity(self._prepared),
+            folder=lambda: self._pinned(pin),
+            configuration=lambda: self._configuration(pin),
+            gpus=teacher.gpus,
+            trust_remote_code=teacher.trust_remote_code,
+        )
+
+    def _initial(self) -> Subject:
+        pin = self._prepared.student
+        uri = pin.uri.replace("store://", f"{self._store.uri}/", 1) if pin.uri.startswith("store://") else pin.uri
+        return self._student("the student before training", uri, pin.digest, lambda: self._pinned(pin))
+
+    def _trained(self, finished: Finished) -> Subject:
+        uri = model_uri(self._store, self._config, finished.model)
+        return self._student("the trained student", uri, finished.model_digest, lambda: self._trained_folder(finished))
+
+    def _student(self, name: str, uri: str, digest: str, folder: Callable[[], Path]) -> Subject:
+        student = self._config.work.student
+        # A student that was made of the teacher runs the teacher's code.
+        from_teacher = student.initialise is not None and self._config.work.teacher.trust_remote_code
+        return Subject(
+            name=name,
+            uri=uri,
+            identity=ModelIdentity(digest=digest, dtype=self._prepared.training_precision),
+            folder=folder,
+            configuration=folder,
+            gpus=min(1, student.gpus_per_worker),
+            trust_remote_code=student.trust_remote_code or from_teacher,
+        )
+
+    def _pinned(self, pin: ModelPin) -> Path:
+        return resolve_pin(pin, self._config.work.storage, cache=self._cache, store=self._store)
+
+    def _configuration(self, pin: ModelPin) -> Path | None:
+        match scheme_of(pin.uri):
+            case "file" | "pvc":
+                folder = local_path(pin.uri)
+                return folder if (folder / "config.json").is_file() else None
+            case "hf":
+                return resolve_model(
+                    pin.uri, self._config.work.storage, cache=self._cache, require_weights=False
+                ).folder
+            case _:
+                return None
+
+    def _trained_folder(self, finished: Finished) -> Path:
+        return fetch_folder(self._store, finished.model, self._cache / "artifacts")
+
+    def _signals(self) -> SignalSource:
+        teachers = int(os.environ.get(environment.TEACHERS, "0"))
+        return ObjectStoreSource(
+            self._store, self._config, self._prepared, cache=self._cache, teachers=teachers, publishes=False
+        )

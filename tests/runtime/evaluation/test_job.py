@@ -1,0 +1,168 @@
+"""The evaluation of a whole job: what is stored, reused, written and refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from distill_runtime import layout
+from distill_runtime.artifacts import stored_digest
+from distill_runtime.contract.outcome import Outcome
+from distill_runtime.contract.report import Report
+from distill_runtime.contract.run import RunConfig
+from distill_runtime.errors import RetryError, UserError
+from distill_runtime.evaluation import subjects
+from distill_runtime.evaluation.job import EvaluationJob
+from distill_runtime.evaluation.results import teacher_evaluations_missing
+from distill_runtime.store.directory import DirectoryStore
+from distill_runtime.student.finish import Finished, finished_key
+from tests.runtime.evaluation.tiny_job import TinyJob
+
+
+def evaluation(job: TinyJob, config: RunConfig | None = None) -> EvaluationJob:
+    return EvaluationJob(config or job.config, cache=job.folder / "cache")
+
+
+def with_output(job: TinyJob, uri: str) -> RunConfig:
+    work = job.config.work.model_dump()
+    return RunConfig.model_validate({**job.config.model_dump(), "work": {**work, "output": {"uri": uri}}})
+
+
+@pytest.fixture(scope="module")
+def scored(job: TinyJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The facts of a first evaluation, teacher and students."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        with pytest.raises(RetryError, match="teacher's answers to task capitals are missing") as missing:
+            evaluation(job).students()
+        assert missing.value.needs == "signals"
+        assert teacher_evaluations_missing(job.store, job.config, job.prepared) == 1
+        assert evaluation(job).teacher() == {"answersMade": 1, "answersReused": 0}
+        assert teacher_evaluations_missing(job.store, job.config, job.prepared) == 0
+        assert evaluation(job).teacher() == {"answersMade": 0, "answersReused": 1}
+        return dict(evaluation(job).students())
+
+
+def read_report(store: DirectoryStore) -> Report:
+    return Report.model_validate_json(store.get("trainings/training-digest/report.json"))
+
+
+def test_the_report_has_the_scores_of_all_three_models(job: TinyJob, scored: dict[str, Any]):
+    report = read_report(job.store)
+    for scores in (report.teacher, report.student_before, report.student_after):
+        assert scores.perplexity is not None
+        assert scores.perplexity > 1
+        assert set(scores.tasks) == {"desks", "capitals"}
+        assert scores.tasks["desks"].accuracy is not None
+        assert scores.tasks["capitals"].token_f1 is not None
+    assert report.teacher.kl_to_teacher == 0
+    assert report.student_before.kl_to_teacher != report.student_after.kl_to_teacher
+    assert (report.steps, report.exported_step) == (8, 6)
+    assert [point.step for point in report.curves] == list(range(1, 9))
+    for scores, folder in ((report.teacher, job.teacher), (report.student_after, job.trained)):
+        assert scores.parameters == AutoModelForCausalLM.from_pretrained(folder).num_parameters()
+    assert report.student_after.digest == stored_digest(job.store, "trainings/training-digest/model")
+    assert scored["studentAfterKl"] == pytest.approx(report.student_after.kl_to_teacher, rel=1e-4)
+
+
+def test_stored_scores_are_reused_and_no_model_is_loaded(
+    job: TinyJob, scored: dict[str, Any], state_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded for scores that are stored")
+
+    for name in ("load_model", "generate_answers", "count_parameters", "TeacherStates"):
+        monkeypatch.setattr(subjects, name, refuse)
+    assert evaluation(job).students() == scored
+    assert json.loads((state_folder / "report.json").read_text())["name"] == "tiny"
+    assert (state_folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_another_student_reuses_the_teachers_scores(
+    job: TinyJob, scored: dict[str, Any], state_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[str] = []
+    real = subjects.score_held_out
+    monkeypatch.setattr(subjects, "score_held_out", lambda *a, **k: read.append(k["name"]) or real(*a, **k))
+    finished = Finished.model_validate_json(job.store.get(finished_key("training-digest")))
+    other = job.prepared.model_copy(update={"training_digest": "other-training"})
+    config = job.config.model_copy(update={"uid": "u2"})
+    job.store.put(layout.prepared_key(config), other.model_dump_json().encode())
+    changed = finished.model_copy(update={"model_digest": "another student's"})
+    job.store.put(finished_key("other-training"), changed.model_dump_json().encode())
+    facts = evaluation(job, config).students()
+    assert read == ["the trained student"]
+    assert facts["teacherPerplexity"] == scored["teacherPerplexity"]
+    assert facts["studentAfterKl"] == scored["studentAfterKl"]
+
+
+def test_the_output_has_model_card_and_report_and_loads(
+    job: TinyJob, scored: dict[str, Any], state_folder: Path, tmp_path: Path
+):
+    output = tmp_path / "out"
+    evaluation(job, with_output(job, f"file://{output}")).students()
+    assert AutoModelForCausalLM.from_pretrained(output).num_parameters() > 0
+    assert AutoTokenizer.from_pretrained(output).chat_template
+    card = (output / "README.md").read_text()
+    assert "KL to the teacher" in card
+    assert "desks: accuracy" in card
+    report = Report.model_validate_json((output / "report.json").read_bytes())
+    assert report.model == report.student_after.model == f"file://{output}"
+    manifest = json.loads((output / "manifest.json").read_text())
+    # Hidden files are the directory store's own.
+    visible = {path.name for path in output.iterdir() if not path.name.startswith(".")}
+    assert {file["name"] for file in manifest["files"]} == visible - {"manifest.json"}
+
+
+def test_files_of_an_earlier_copy_do_not_stay_in_the_output(
+    job: TinyJob, scored: dict[str, Any], state_folder: Path, tmp_path: Path
+):
+    output = tmp_path / "out"
+    config = with_output(job, f"file://{output}")
+    evaluation(job, config).students()
+    manifest = json.loads((output / "manifest.json").read_text())
+    manifest["files"].append({"name": "model-00002-of-00002.safetensors", "size": 1, "sha256": "0"})
+    (output / "model-00002-of-00002.safetensors").write_text("x")
+    (output / "mine.txt").write_text("not the operator's")
+    (output / "manifest.json").write_text(json.dumps({**manifest, "digest": "earlier"}))
+    evaluation(job, config).students()
+    assert not (output / "model-00002-of-00002.safetensors").exists()
+    assert (output / "mine.txt").exists()
+
+
+def test_an_unfinished_training_is_not_evaluated(job: TinyJob, state_folder: Path):
+    config = job.config.model_copy(update={"uid": "u3"})
+    prepared = job.prepared.model_copy(update={"training_digest": "nowhere"})
+    job.store.put(layout.prepared_key(config), prepared.model_dump_json().encode())
+    with pytest.raises(RetryError, match="no finished training: run the student first"):
+        evaluation(job, config).students()
+
+
+def test_a_teacher_that_has_changed_since_is_refused(job: TinyJob, state_folder: Path):
+    config = job.config.model_copy(update={"uid": "u4"})
+    pin = job.prepared.teacher.model_copy(update={"digest": "earlier"})
+    prepared = job.prepared.model_copy(update={"teacher": pin})
+    job.store.put(layout.prepared_key(config), prepared.model_dump_json().encode())
+    with pytest.raises(UserError, match="has changed since the job was prepared"):
+        evaluation(job, config).teacher()
+
+
+def test_the_process_ends_with_the_scores_as_its_facts(job: TinyJob, scored: dict[str, Any], tmp_path: Path):
+    (tmp_path / "run.json").write_text(job.config.model_dump_json(by_alias=True))
+    environment = {
+        **os.environ,
+        "DISTILL_RUN_CONFIG": str(tmp_path / "run.json"),
+        "DISTILL_STATE_DIR": str(tmp_path / "state"),
+        "DISTILL_CACHE_DIR": str(job.folder / "cache"),
+    }
+    command = [sys.executable, "-m", "distill_runtime.evaluation", "--subject", "students"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome = Outcome.model_validate_json((tmp_path / "state" / "outcome.json").read_bytes())
+    assert outcome.role == "evaluate"
+    assert outcome.facts == scored

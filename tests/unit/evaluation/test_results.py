@@ -1,0 +1,130 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_runtime.contract.sections import QuestionAnsweringTask
+from distill_runtime.errors import RetryError
+from distill_runtime.evaluation.results import (
+    ModelIdentity,
+    Predictions,
+    answers_key,
+    held_out_key,
+    labels_key,
+    loaded_key,
+    question_answering,
+    read_result,
+    teacher_evaluations_missing,
+    teacher_identity,
+    write_result,
+)
+from distill_runtime.prepared import ModelPin, Prepared
+from distill_runtime.store.directory import DirectoryStore
+from tests.fixtures.evaluations import evaluation_config, evaluation_prepared, plan_reference
+
+STUDENT = ModelIdentity(digest="student-digest", dtype="float32")
+
+
+def teacher_keys(prepared: Prepared) -> list[str]:
+    teacher = teacher_identity(prepared)
+    classification, answering = prepared.tasks
+    settings = question_answering(evaluation_config(), prepared)[0][1]
+    return [
+        held_out_key(teacher, prepared),
+        labels_key(teacher, classification),
+        answers_key(teacher, answering, settings),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"student": ModelPin(uri="file:///other", digest="other")},
+        {"training_digest": "other-seed"},
+        {"total_steps": 99},
+        {"train": plan_reference("plans/other")},
+        {"training_precision": "bfloat16"},
+        {"teacher": ModelPin(uri="hf://moved/elsewhere", digest="teacher-digest")},
+        {"fingerprint": "other"},
+    ],
+)
+def test_the_teachers_results_do_not_depend_on_student_seed_or_training(changes: dict[str, Any]):
+    assert teacher_keys(evaluation_prepared(**changes)) == teacher_keys(evaluation_prepared())
+
+
+@pytest.mark.parametrize(
+    ("changes", "differ"),
+    [
+        ({"teacher": ModelPin(uri="file:///teacher", digest="other")}, [True, True, True]),
+        ({"teacher_dtype": "bfloat16"}, [True, True, True]),
+        # Answers are generated: how signals are stored changes the rest alone.
+        ({"signal_digest": "other"}, [True, True, False]),
+        ({"evaluation": plan_reference("plans/other")}, [True, False, False]),
+    ],
+)
+def test_another_teacher_precision_signal_or_data_has_other_results(changes: dict[str, Any], differ: list[bool]):
+    pairs = zip(teacher_keys(evaluation_prepared(**changes)), teacher_keys(evaluation_prepared()), strict=True)
+    assert [one != other for one, other in pairs] == differ
+
+
+def test_all_results_of_a_model_have_addresses_of_their_own():
+    prepared = evaluation_prepared()
+    classification, answering = prepared.tasks
+    settings = question_answering(evaluation_config(), prepared)[0][1]
+    keys = [*teacher_keys(prepared), loaded_key(teacher_identity(prepared))]
+    keys += [held_out_key(STUDENT, prepared), labels_key(STUDENT, classification), loaded_key(STUDENT)]
+    keys += [answers_key(STUDENT, answering, settings)]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("changes", [{"engine": "vllm"}, {"max_new_tokens": 9}])
+def test_answers_depend_on_engine_and_length(changes: dict[str, Any]):
+    prepared = evaluation_prepared()
+    reference, settings = question_answering(evaluation_config(), prepared)[0]
+    other: QuestionAnsweringTask = settings.model_copy(update=changes)
+    assert answers_key(STUDENT, reference, settings) != answers_key(STUDENT, reference, other)
+
+
+def test_only_unanswered_questions_of_the_teacher_count_as_missing(tmp_path: Path):
+    store = DirectoryStore(tmp_path)
+    config, prepared = evaluation_config(), evaluation_prepared()
+    assert teacher_evaluations_missing(store, config, prepared) == 1
+    reference, settings = question_answering(config, prepared)[0]
+    write_result(store, answers_key(STUDENT, reference, settings), Predictions(texts=["x"]))
+    assert teacher_evaluations_missing(store, config, prepared) == 1
+    write_result(store, answers_key(teacher_identity(prepared), reference, settings), Predictions(texts=["x"]))
+    assert teacher_evaluations_missing(store, config, prepared) == 0
+
+
+def test_the_first_writer_of_a_result_wins(tmp_path: Path):
+    store = DirectoryStore(tmp_path)
+    key = loaded_key(STUDENT)
+    assert write_result(store, key, Predictions(texts=["first"])).texts == ["first"]
+    assert write_result(store, key, Predictions(texts=["second"])).texts == ["first"]
+    assert read_result(store, key, Predictions) == Predictions(texts=["first"])
+
+
+def test_an_unreadable_result_is_named_and_removed(tmp_path: Path):
+    store = DirectoryStore(tmp_path)
+    key = loaded_key(STUDENT)
+    store.put(key, b'{"texts": [1')
+    with pytest.raises(RetryError, match=key):
+        read_result(store, key, Predictions)
+    assert read_result(store, key, Predictions) is None
+
+
+def test_a_task_that_the_run_configuration_lacks_is_refused():
+    config = evaluation_config(evaluation={"tasks": []})
+    with pytest.raises(RetryError, match="task desks"):
+        question_answering(config, evaluation_prepared())
+
+
+def test_asking_what_is_missing_imports_no_engine():
+    code = (
+        "import sys, distill_runtime.evaluation.results as r; "
+        "print([m for m in ('torch', 'transformers', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
