@@ -1,0 +1,95 @@
+"""Whatever dies, running again ends with the losses of an undisturbed run."""
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.end_to_end.local_job import LocalJob, processes_of, wait_until
+
+TOLERANCE = 1e-5
+"""Relative, float32: the same sums in the same order, but for what another rank did."""
+
+
+def shards(job: LocalJob) -> list[Path]:
+    """Parts of signals that are in the store."""
+    return sorted(job.store.glob("signals/**/*.safetensors"))
+
+
+def checkpoints(job: LocalJob) -> list[Path]:
+    """Manifests of checkpoints that are in the store."""
+    return sorted(job.store.glob("trainings/*/checkpoints/*/manifest.json"))
+
+
+@pytest.fixture
+def undisturbed(job: LocalJob, tmp_path: Path) -> list[float]:
+    """The losses of the job when nothing happens to it."""
+    other = job.changed({"storage": {"uri": f"file://{tmp_path}/undisturbed"}}, name="undisturbed")
+    other.run().expect(0)
+    return other.losses()
+
+
+def test_kill_the_teacher_a_student_worker_and_the_whole_run(job: LocalJob, undisturbed: list[float]) -> None:
+    job = job.changed({"training": {"checkpointEverySteps": 1}, "student": {"workers": 2}})
+
+    running = job.start()
+    wait_until("the first signals", lambda: len(shards(job)) >= 2, running)
+    for pid in processes_of(running, "-m distill_runtime.teacher"):
+        os.kill(pid, signal.SIGKILL)
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 75, output
+    assert "teacher" in output
+    assert "killed" in output.lower()
+
+    running = job.start()
+    wait_until("a checkpoint", lambda: len(checkpoints(job)) >= 1, running)
+    os.kill(random.choice(processes_of(running, "-u -m distill_runtime.student")), signal.SIGKILL)
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 75, output
+    assert "student" in output
+
+    before = len(checkpoints(job))
+    running = job.start()
+    wait_until("another checkpoint", lambda: len(checkpoints(job)) > before or bool(list(job.store.glob("trainings/*/model/manifest.json"))), running)
+    os.killpg(running.pid, signal.SIGKILL)
+    for pid in processes_of(running, "distill_runtime"):
+        os.kill(pid, signal.SIGKILL)
+    running.communicate(timeout=60)
+
+    job.run().expect(0)
+    assert job.losses() == pytest.approx(undisturbed, rel=TOLERANCE)
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_the_next_run_goes_on_from_it(job: LocalJob, undisturbed: list[float]) -> None:
+    job = job.changed({"training": {"checkpointEverySteps": 1}})
+    running = job.start()
+    wait_until("a checkpoint", lambda: len(checkpoints(job)) >= 1, running)
+    os.kill(running.pid, signal.SIGINT)
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode in (130, 143), output
+    assert "again" in output
+    job.run().expect(0)
+    assert job.losses() == pytest.approx(undisturbed, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["flipped byte", "truncated", "missing"])
+def test_a_bad_signal_is_named_and_recomputed(job: LocalJob, kind: str) -> None:
+    job.run().expect(0)
+    losses = job.losses()
+    job.forget_training()
+    bad = shards(job)[-1]
+    data = bytearray(bad.read_bytes())
+    if kind == "flipped byte":
+        data[len(data) // 2] ^= 1
+        bad.write_bytes(data)
+    elif kind == "truncated":
+        bad.write_bytes(data[: len(data) // 2])
+    else:
+        bad.unlink()
+    # Its cache on this machine is another one's: the bad object must be read.
+    job.environment = {"DISTILL_CACHE_DIR": str(job.folder / "another-cache")}
+    job.run().expect(0)
+    assert bad.name in job.logs("student")
+    assert job.losses() == pytest.approx(losses, rel=TOLERANCE)

@@ -1,0 +1,49 @@
+"""Nothing is computed twice for the same inputs."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.models import save_tiny_model, tiny_tokenizer
+from tests.runtime.end_to_end.local_job import LocalJob
+
+
+def test_a_second_run_and_another_student_start_no_teacher(job: LocalJob) -> None:
+    job.run().expect(0)
+    assert "loading the teacher" in job.logs("teacher")
+    first = job.report()
+
+    again = job.run().expect(0)
+    assert "not started" in again.output
+    assert job.report() == first
+
+    others = {
+        "seed": {"training": {"seed": 5}},
+        "batch": {"training": {"globalBatch": 4, "packing": True}},
+        "student": {"student": {"initialise": {"fromTeacher": {"every": None, "layers": [0, 3]}}}},
+    }
+    for name, changes in others.items():
+        other = job.changed(changes, name=name)
+        other.run().expect(0)
+        assert other.logs("teacher") == "", f"{name}: a teacher ran"
+        assert other.report().training_digest != first.training_digest
+        assert other.report().teacher == first.teacher
+
+
+@pytest.mark.parametrize("what", ["weights", "dtype", "template"])
+def test_another_teacher_dtype_or_template_starts_a_teacher(job: LocalJob, tmp_path: Path, what: str) -> None:
+    job = job.changed({"training": {"steps": 1, "evaluateEverySteps": 0}})
+    job.run().expect(0)
+    if what == "weights":
+        folder = save_tiny_model(tmp_path / "other", seed=2, layers=4, head_dim=32)
+        changes = {"teacher": {"model": f"file://{folder}"}}
+    elif what == "dtype":
+        changes = {"teacher": {"dtype": "bfloat16"}}
+    else:
+        template = tiny_tokenizer().chat_template
+        assert isinstance(template, str)
+        changes = {"data": {"chatTemplate": template.replace("assistant", "answer")}}
+    other = job.changed(changes, name=what)
+    other.run().expect(0)
+    assert "loading the teacher" in other.logs("teacher")
+    assert other.report().signal != job.report().signal or what == "template"
