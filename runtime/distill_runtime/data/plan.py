@@ -5,6 +5,7 @@ plans/<digest>/manifest.json                written last: a plan without it does
 """
 
 import hashlib
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationError
 from safetensors.numpy import load, save
 
 from distill_runtime.data.sequence import Sequence
@@ -25,6 +26,8 @@ PLAN_VERSION = 1
 """Part of every plan's digest: raised when the same inputs would give another plan."""
 SHARDS_HELD = 64
 """Decoded shards that one reader keeps in memory."""
+
+log = logging.getLogger(__name__)
 
 
 class PlanShard(Record):
@@ -85,10 +88,14 @@ def write_plan(
 
 
 def read_manifest(store: ObjectStore, key: str) -> PlanManifest | None:
-    """The manifest of the plan under this key; None where there is no whole plan."""
+    """The manifest of the plan under this key; None where there is no whole plan, or its manifest is damaged: then
+    `prepare` makes it again."""
     try:
         return PlanManifest.model_validate_json(store.get(f"{key}/manifest.json"))
     except ObjectMissing:
+        return None
+    except ValidationError:
+        log.warning("%s/%s/manifest.json is damaged", store.uri, key)
         return None
 
 

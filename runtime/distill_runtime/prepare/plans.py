@@ -139,8 +139,9 @@ def task_exists(store: ObjectStore, task: TaskReference) -> bool:
 
 
 def plan_exists(store: ObjectStore, plan: PlanReference) -> bool:
-    """Is the plan's manifest still in the store?"""
-    return store.exists(f"{plan.key}/manifest.json")
+    """Is the plan still in the store, and the one that was prepared?"""
+    manifest = read_manifest(store, plan.key)
+    return manifest is not None and manifest.data_digest == plan.data_digest
 
 
 def _examples_key(key: str) -> str:

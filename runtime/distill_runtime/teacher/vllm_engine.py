@@ -20,8 +20,6 @@ SEQUENCES_AT_ONCE = 256
 CACHE_BLOCK = 128
 """Tokens by which each sequence's cache is rounded up, at most (vLLM's largest block)."""
 
-log = logging.getLogger(__name__)
-
 
 class PooledAnswer(Protocol):
     """What is read of vLLM's answer to one request."""
@@ -71,6 +69,11 @@ class VllmEngine(TeacherEngine):
         longest: int,
         trust_remote_code: bool = False,
     ) -> None:
+        if importlib.util.find_spec("vllm") is None:
+            raise UserError(
+                "vLLM is not installed here: set teacher.engine to transformers, or install the extra cpu or gpu.",
+                reason="NoEngine",
+            )
         _set_environment(gpus)
         # vLLM reads its environment when it is imported, and a replica without work should never pay for the import.
         from vllm import LLM, EngineArgs, PoolingParams
@@ -208,11 +211,6 @@ def _check_device(gpus: int, *, on_processor: bool) -> None:
             "or run the image for processors.",
             reason="NoProcessorBuild",
         )
-
-
-def is_installed() -> bool:
-    """Is there a vLLM in this environment? Looks, without importing it."""
-    return importlib.util.find_spec("vllm") is not None
 
 
 def _first_line(error: BaseException) -> str:

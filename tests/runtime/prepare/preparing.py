@@ -107,6 +107,7 @@ class Job:
 
     @property
     def objects(self) -> set[str]:
-        """All files of the directory store."""
+        """All objects of the directory store; its own notes are in hidden folders."""
         root = Path(self.work["storage"]["uri"].removeprefix("file://"))
-        return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        keys = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        return {key for key in keys if not key.startswith(".")}

@@ -17,8 +17,8 @@ from tests.runtime.prepare.conftest import ROWS
 from tests.runtime.prepare.preparing import Job
 from tests.unit.data.files import write_json_lines
 
-LONG = 5
-"""Rows of more than 30 tokens."""
+LONG = 10
+"""Rows of more than 26 tokens."""
 
 
 def addresses(prepared: Prepared) -> list[Any]:
@@ -134,8 +134,8 @@ def test_a_stricter_limit_of_bad_rows_holds_for_a_plan_that_exists(job: Job) -> 
 
 
 def test_dropped_and_truncated_rows_are_told(job: Job) -> None:
-    _, dropped = job.changed({"data": {"maxLength": 30}, "evaluation": None}).prepare_here()
-    _, cut = job.changed({"data": {"maxLength": 30, "tooLong": "truncate"}, "evaluation": None}).prepare_here()
+    _, dropped = job.changed({"data": {"maxLength": 26}, "evaluation": None}).prepare_here()
+    _, cut = job.changed({"data": {"maxLength": 26, "tooLong": "truncate"}, "evaluation": None}).prepare_here()
     assert (dropped["droppedRows"], dropped["truncatedRows"], dropped["sequences"]) == (LONG, 0, 20 - LONG)
     assert (cut["droppedRows"], cut["truncatedRows"], cut["sequences"]) == (0, LONG, 20)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from distill_runtime.contract.sections import Storage
+from distill_runtime.errors import UserError
 from tests.fixtures.models import save_tiny_model, tiny_tokenizer
 from tests.fixtures.s3 import S3Server, free_ports
 from tests.runtime.prepare.preparing import Job
@@ -19,6 +20,8 @@ from tests.unit.data.files import write_json_lines
 def test_a_job_is_prepared_and_a_second_run_finds_it_so(job: Job) -> None:
     first = job.run()
     assert first.code == 0, first.log
+    progress = json.loads((job.folder / "state" / "progress.json").read_text())
+    assert (progress["role"], progress["stage"]) == ("prepare", "done")
     facts = first.facts
     assert facts["rows"] == facts["sequences"] == 20
     assert facts["evaluationSequences"] == 6
@@ -45,12 +48,6 @@ def test_a_job_is_prepared_and_a_second_run_finds_it_so(job: Job) -> None:
     assert job.prepared == prepared
     assert job.objects == objects
     assert "nothing has changed" in second.log
-
-
-def test_progress_is_left_for_whoever_watches(job: Job) -> None:
-    assert job.run().code == 0
-    progress = json.loads((job.folder / "state" / "progress.json").read_text())
-    assert (progress["role"], progress["stage"]) == ("prepare", "done")
 
 
 def _missing_file(job: Job, models: Path) -> Job:
@@ -131,26 +128,28 @@ def _no_template(job: Job, models: Path) -> Job:
     return job.changed({"teacher": {"model": f"file://{job.folder}/base"}})
 
 
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (_missing_file, "nowhere.jsonl: there is no such file"),
-        (_no_match, "*.parquet: no file matches it"),
-        (_empty_file, "train.jsonl is empty"),
-        (_blank_file, "train.jsonl has no rows"),
-        (_broken_json, "train.jsonl:7: broken JSON"),
-        (_no_assistant, "train.jsonl:1: the chat has no assistant turn"),
-        (_too_long, "all 20 rows of"),
-        (_unknown_format, "train.txt: unknown format .txt"),
-        (_no_tokenizer, "has no tokenizer"),
-        (_no_model, "there is no folder"),
-        (_other_vocabulary, "token 396 is nothing for the teacher and '<extra>' for the student"),
-        (_unknown_head, "OddForCausalLM"),
-        (_short_context, "reads at most 24"),
-        (_bad_label, "the label 'card' is not among labels (yes, no)"),
-        (_no_template, "data.chatTemplate"),
-    ],
-)
+IN_A_PROCESS = [
+    (_missing_file, "nowhere.jsonl: there is no such file"),
+    (_empty_file, "train.jsonl is empty"),
+    (_broken_json, "train.jsonl:7: broken JSON"),
+    (_no_assistant, "train.jsonl:1: the chat has no assistant turn"),
+    (_too_long, "all 20 rows of"),
+    (_no_tokenizer, "has no tokenizer"),
+    (_other_vocabulary, "token 396 is nothing for the teacher and '<extra>' for the student"),
+]
+ALSO = [
+    (_no_match, "*.parquet: no file matches it"),
+    (_blank_file, "train.jsonl has no rows"),
+    (_unknown_format, "train.txt: unknown format .txt"),
+    (_no_model, "there is no folder"),
+    (_unknown_head, "OddForCausalLM"),
+    (_short_context, "reads at most 24"),
+    (_bad_label, "the label 'card' is not among labels (yes, no)"),
+    (_no_template, "data.chatTemplate"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), IN_A_PROCESS)
 def test_bad_input_ends_in_one_sentence_and_no_traceback(
     job: Job, models: Path, spoil: Callable[[Job, Path], Job], sentence: str
 ) -> None:
@@ -159,9 +158,20 @@ def test_bad_input_ends_in_one_sentence_and_no_traceback(
     assert ended.outcome["code"] == 65
     assert sentence in ended.message
     assert "\n" not in ended.message
-    assert ended.message.rstrip().endswith((".", ")", "…"))
+    assert ended.message.endswith((".", ")"))
     assert "Traceback" not in ended.log
     assert ended.message in ended.log
+    assert not any(key.startswith("jobs/") for key in job.objects)
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), ALSO)
+def test_other_bad_input_is_a_user_error_of_one_sentence(
+    job: Job, models: Path, spoil: Callable[[Job, Path], Job], sentence: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        spoil(job, models).prepare_here()
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert not any(key.startswith("jobs/") for key in job.objects)
 
 

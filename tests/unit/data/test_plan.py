@@ -96,3 +96,12 @@ def test_the_report_is_the_one_after_the_last_sequence() -> None:
     manifest = read_manifest(store, "plans/x")
     assert manifest is not None
     assert manifest.report == {"rows": 7}
+
+
+def test_a_plan_with_a_damaged_manifest_does_not_exist() -> None:
+    store = MemoryStore()
+    reference = write_plan(store, "plans/x", enumerate(SEQUENCES), shard_sequences=3)
+    store.put("plans/x/manifest.json", store.get("plans/x/manifest.json")[:-9])
+    assert read_manifest(store, "plans/x") is None
+    with pytest.raises(RetryError, match="run prepare again"):
+        Plan(store, reference)
