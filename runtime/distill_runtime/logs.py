@@ -8,7 +8,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from distill_runtime.contract import environment
 
-NOISY = ("botocore", "boto3", "urllib3", "filelock", "httpx", "matplotlib", "fsspec", "asyncio")
+NOISY = ("botocore", "boto3", "urllib3", "filelock", "httpx", "matplotlib", "fsspec", "asyncio", "vllm")
 """Libraries that log each of their steps."""
 
 

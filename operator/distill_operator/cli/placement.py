@@ -13,6 +13,7 @@ from distill_runtime.contract.outcome import ExitCode
 from distill_runtime.contract.run import Work
 
 THREADS = "OMP_NUM_THREADS"
+WAITING = "OMP_WAIT_POLICY"
 DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
@@ -75,9 +76,11 @@ def check_gpus(work: Work, machine: Machine) -> None:
 def shares(
     containers: Sequence[Container], work: Work, machine: Machine, environ: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
-    """The environment that gives each container its own GPUs, or its share of the cores.
+    """The environment that gives each container its own GPUs, or the cores.
 
-    Two processes that both want all cores slow each other more than twice. What the user set himself stands.
+    Containers on cores all get all of them, so that one that is left alone uses them; but their threads must sleep
+    while they wait. By default they spin, and two processes that spin on the same cores get half of what they get when
+    one runs after the other. What the user set himself stands.
     """
     on_cores = [container for container in containers if gpus_of(container, work) == 0]
     free = list(machine.gpus)
@@ -89,7 +92,9 @@ def shares(
             own[DEVICES] = ",".join(free[:count])
             free = free[count:]
         if count == 0 and THREADS not in environ:
-            own[THREADS] = str(max(1, machine.cores // len(on_cores)))
+            own[THREADS] = str(machine.cores)
+            if len(on_cores) > 1 and WAITING not in environ:
+                own[WAITING] = "PASSIVE"
         result[container.name] = own
     return result
 

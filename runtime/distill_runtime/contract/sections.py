@@ -255,7 +255,8 @@ class Training(Section):
     """How the learning rate moves."""
     precision: Precision = "auto"
     """Precision of the student's forward and backward pass; master weights are float32. `auto`: bfloat16 on GPUs;
-    on processors bfloat16 where they have the instructions for it, else float32."""
+    on processors bfloat16 where they have the instructions for it, else float32; float32 with `zeroStage: 0`, which
+    has no 16-bit training."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """What DeepSpeed divides between the processes: 1 optimizer states, 2 gradients too, 3 weights too."""
     gradient_checkpointing: bool = False

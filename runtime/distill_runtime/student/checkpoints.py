@@ -226,7 +226,7 @@ class Checkpointer:
         folder = f"{layout.training_key(self._digest)}/checkpoints/step-{position.step:08d}"
         key = f"{folder}/manifest-{self._attempt}-{self._fence.state.nonce}.json"
         self._store.put(key, data)
-        write_segment(self._store, self._digest, flight.points, self._attempt)
+        write_segment(self._store, self._digest, flight.points, self._fence.state.generation)
         entry = CheckpointEntry(step=position.step, manifest=key, sha256=digest_of_bytes(data))
         before = self._fence.state
         kept = sorted((e for e in before.checkpoints if e.step < entry.step), key=lambda e: e.step)
@@ -290,24 +290,33 @@ def read_manifest(store: ObjectStore, entry: CheckpointEntry) -> CheckpointManif
 
 
 def newest_whole(
-    store: ObjectStore, entries: list[CheckpointEntry]
+    store: ObjectStore, entries: list[CheckpointEntry], best: CheckpointEntry | None = None
 ) -> tuple[CheckpointManifest | None, list[CheckpointEntry]]:
-    """The newest checkpoint all of whose parts are what was written, and the damaged ones that are newer.
+    """The newest checkpoint from which a training can go on, and those that are of no use any more.
 
-    Each damaged one is named in a warning.
+    A damaged one is named in a warning, and the one before is tried. If the best weights are damaged, they can only be
+    made again from a checkpoint before them.
     """
-    damaged: list[CheckpointEntry] = []
-    for entry in sorted(entries, key=lambda e: -e.step):
-        try:
-            manifest = read_manifest(store, entry)
-            for part in manifest.parts:
-                store.get_verified(part.key, part.sha256)
-        except (ObjectMissing, ObjectCorrupt) as error:
-            log.warning("the checkpoint of step %d is damaged (%s): the one before is used", entry.step, error)
-            damaged.append(entry)
-        else:
-            return manifest, damaged
-    return None, damaged
+    lost = None if best is None or _whole(store, best) is not None else best
+    useless = [] if lost is None else [lost, *(e for e in entries if e.step >= lost.step and e != lost)]
+    for entry in sorted((e for e in entries if e not in useless), key=lambda e: -e.step):
+        manifest = _whole(store, entry)
+        if manifest is not None:
+            return manifest, useless
+        useless.append(entry)
+    return None, useless
+
+
+def _whole(store: ObjectStore, entry: CheckpointEntry) -> CheckpointManifest | None:
+    """The manifest of a checkpoint all of whose parts are what was written; None, and a warning, for others."""
+    try:
+        manifest = read_manifest(store, entry)
+        for part in manifest.parts:
+            store.get_verified(part.key, part.sha256)
+    except (ObjectMissing, ObjectCorrupt) as error:
+        log.warning("the checkpoint of step %d is damaged (%s): the one before is used", entry.step, error)
+        return None
+    return manifest
 
 
 def read_tensors(store: ObjectStore, manifest: CheckpointManifest) -> Iterator[tuple[str, str, torch.Tensor]]:

@@ -1,6 +1,6 @@
 """The curves of a training in the store: one object for each interval between checkpoints.
 
-trainings/<training>/curves/<first step>-<last step>-<attempt>.json
+trainings/<training>/curves/<first step>-<last step>-<generation>.json
 """
 
 import re
@@ -22,23 +22,23 @@ class CurveSegment(Section):
     points: list[CurvePoint] = Field(default=[])
 
 
-def segment_key(training_digest: str, first: int, last: int, attempt: int) -> str:
-    """Key of the points of steps first to last, as an attempt saw them."""
-    return f"{layout.training_key(training_digest)}/curves/{first:08d}-{last:08d}-{attempt:04d}.json"
+def segment_key(training_digest: str, first: int, last: int, generation: int) -> str:
+    """Key of the points of steps first to last, as one generation of the fence saw them."""
+    return f"{layout.training_key(training_digest)}/curves/{first:08d}-{last:08d}-{generation:04d}.json"
 
 
-def write_segment(store: ObjectStore, training_digest: str, points: list[CurvePoint], attempt: int) -> None:
+def write_segment(store: ObjectStore, training_digest: str, points: list[CurvePoint], generation: int) -> None:
     """Writes the points since the last checkpoint; nothing where there are none."""
     if points:
         steps = [point.step for point in points]
         data = CurveSegment(points=points).model_dump_json(by_alias=True, exclude_none=True).encode()
-        store.put(segment_key(training_digest, min(steps), max(steps), attempt), data)
+        store.put(segment_key(training_digest, min(steps), max(steps), generation), data)
 
 
 def read_curves(store: ObjectStore, training_digest: str) -> list[CurvePoint]:
     """All points of a training by step; a held-out point comes after the point of its step.
 
-    A step that was repeated after a resume has the point of the newest attempt.
+    A step that was repeated after a resume has the point of the newest generation.
     """
     keys = [info.key for info in store.list(f"{layout.training_key(training_digest)}/curves/")]
     found = [(match, key) for key in keys if (match := _NAME.search(key))]

@@ -26,7 +26,11 @@ class CheckpointEntry(Record):
 class FenceState(Record):
     """What the fence says."""
 
+    uid: str
+    """Identity of the DistillJob whose attempt holds the fence."""
     attempt: int
+    generation: int
+    """How many times the fence was taken: rises with every process that trains on, whatever its job."""
     nonce: str
     """Of the process that holds the fence: an attempt that was started twice has one holder as well."""
     checkpoints: list[CheckpointEntry] = Field(default=[])
@@ -45,25 +49,37 @@ class Fence:
         self.state = state
 
     @classmethod
-    def take(cls, store: ObjectStore, training_digest: str, attempt: int) -> "Fence":
-        """Takes the fence for this attempt; whoever held it finds out at its next write.
+    def take(cls, store: ObjectStore, training_digest: str, *, uid: str, attempt: int) -> "Fence":
+        """Takes the fence for this attempt of this job; whoever held it finds out at its next write.
+
+        Attempts are counted by their job: a job that is made again under the same name starts with 1, and goes on with
+        the training that the earlier one left.
 
         Raises
         ------
         RetryError
-            With reason Fenced: a newer attempt holds it.
+            With reason Fenced: a newer attempt of the same job holds it.
         """
         key = f"{layout.training_key(training_digest)}/fence.json"
         while True:
             try:
                 data, tag = store.get_tagged(key)
             except ObjectMissing:
-                store.put_if_absent(key, FenceState(attempt=0, nonce="").model_dump_json().encode())
+                store.put_if_absent(
+                    key, FenceState(uid=uid, attempt=0, generation=0, nonce="").model_dump_json().encode()
+                )
                 continue
             found = FenceState.model_validate_json(data)
-            if found.attempt > attempt:
+            if found.uid == uid and found.attempt > attempt:
                 raise _fenced(store, key, attempt, found.attempt)
-            state = found.model_copy(update={"attempt": attempt, "nonce": secrets.token_hex(8)})
+            state = found.model_copy(
+                update={
+                    "uid": uid,
+                    "attempt": attempt,
+                    "generation": found.generation + 1,
+                    "nonce": secrets.token_hex(8),
+                }
+            )
             # A lost race means that somebody else changed it: look again.
             new_tag = store.put_if_match(key, state.model_dump_json().encode(), tag)
             if new_tag is not None:

@@ -4,7 +4,6 @@ trainings/<training>/model/…          the exported model
 trainings/<training>/finished.json    written last
 """
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from distill_runtime import layout
 from distill_runtime.artifacts import store_folder
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.errors import RetryError
+from distill_runtime.precision import checkpoint_dtype
 from distill_runtime.prepared import Prepared, Record
 from distill_runtime.process import Facts
 from distill_runtime.store.base import ObjectCorrupt, ObjectMissing, ObjectStore
@@ -22,7 +22,11 @@ from distill_runtime.student.checkpoints import CheckpointManifest, Position, re
 from distill_runtime.student.engine import WEIGHT
 from distill_runtime.student.export import check_export, export_model
 from distill_runtime.student.fence import CheckpointEntry, Fence
+from distill_runtime.student.model_card import model_card
 from distill_runtime.student.trainer import wait_fraction
+
+EXPORTED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Precisions of an initial student that the export keeps; every other becomes float32."""
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +93,8 @@ def finish(
     RetryError
         Another attempt has taken the fence, or the checkpoint can't be read any more.
     """
-    best = config.work.output.select == "best" and fence.state.best is not None
-    entry = fence.state.best if best else fence.state.checkpoints[-1]
-    assert entry is not None
+    entry = fence.state.best if config.work.output.select == "best" else fence.state.checkpoints[-1]
+    assert entry is not None, "the last held-out loss is the best one if no other is"
     manifest = _manifest(store, entry)
     key = f"{layout.training_key(prepared.training_digest)}/model"
     folder = scratch / "model"
@@ -102,8 +105,14 @@ def finish(
         folder,
         weights,
         student_folder,
-        dtype=_export_dtype(student_folder),
-        card=model_card(config, prepared, manifest.position),
+        dtype=EXPORTED.get(checkpoint_dtype(student_folder) or "", torch.float32),
+        card=model_card(
+            config,
+            prepared,
+            steps=position.step,
+            exported_step=manifest.position.step,
+            held_out_loss=manifest.position.held_out_loss,
+        ),
         trust_remote_code=trusted,
     )
     check_export(folder, digests, trust_remote_code=trusted)
@@ -133,43 +142,3 @@ def _manifest(store: ObjectStore, entry: CheckpointEntry) -> CheckpointManifest:
         raise RetryError(
             f"the checkpoint of step {entry.step} can't be exported ({error}).", reason="CheckpointLost"
         ) from error
-
-
-def _export_dtype(student_folder: Path) -> torch.dtype:
-    document = json.loads((student_folder / "config.json").read_text())
-    stored = document.get("dtype") or document.get("torch_dtype")
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(stored, torch.float32)
-
-
-def model_card(config: RunConfig, prepared: Prepared, position: Position) -> str:
-    """The model card: what the model was made of, how, and what came of it. Scores of tasks are in the report."""
-    objective, training = config.work.objective, config.work.training
-    results = {
-        "Steps": position.step,
-        "Training loss of the last step": position.loss,
-        "Held-out loss": position.held_out_loss,
-    }
-    lines = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: text-generation",
-        "tags: [distillation]",
-        "---",
-        "",
-        f"# {config.name}",
-        "",
-        f"A student of `{prepared.teacher.uri}`, trained on what that teacher says about each target token.",
-        "",
-        "| | |",
-        "| --- | --- |",
-        f"| Teacher | `{prepared.teacher.uri}` (sha256 `{prepared.teacher.digest}`) |",
-        f"| Student before training | `{prepared.student.uri}` (sha256 `{prepared.student.digest}`) |",
-        f"| Training data | sha256 `{prepared.train.data_digest}`, {prepared.train.sequences} sequences, "
-        f"{prepared.train.targets} targets |",
-        f"| Objective | {objective.distillation_weight:g} × {objective.divergence} at temperature "
-        f"{objective.temperature:g} + {objective.cross_entropy_weight:g} × cross entropy |",
-        f"| Training | {training.optimizer.kind}, learning rate {training.optimizer.learning_rate:g} "
-        f"({training.schedule.kind}), {training.global_batch} sequences a step, {prepared.training_precision} |",
-        *(f"| {name} | {value:.6g} |" for name, value in results.items() if value is not None),
-    ]
-    return "\n".join([*lines, ""])

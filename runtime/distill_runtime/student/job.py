@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from distill_runtime.errors import Checkpointed
 from distill_runtime.models import resolve_model
 from distill_runtime.prepared import PlanReference, Prepared, read_prepared
 from distill_runtime.process import Facts
-from distill_runtime.progress import ProgressReporter
+from distill_runtime.progress import ProgressReporter, state_folder
 from distill_runtime.signals.head import OutputHead
 from distill_runtime.signals.head_source import describe_head
 from distill_runtime.store.base import ObjectStore
@@ -38,11 +37,11 @@ from distill_runtime.student.engine import StudentEngine
 from distill_runtime.student.fence import Fence
 from distill_runtime.student.finish import finish, read_finished
 from distill_runtime.student.held_out import HeldOut
-from distill_runtime.student.model import assert_head_fits, build_model, read_config
+from distill_runtime.student.model import DTYPES, assert_head_fits, build_model, read_config
 from distill_runtime.student.module import DistilledStudent
 from distill_runtime.student.reader import Reader
 from distill_runtime.student.self_checks import assert_resumed, check_packing, probe_loss
-from distill_runtime.student.trainer import Trainer, dtype_of
+from distill_runtime.student.trainer import Trainer
 from distill_runtime.transport.interface import SignalSource
 from distill_runtime.transport.objectstore_source import ObjectStoreSource
 
@@ -99,8 +98,12 @@ def train(config: RunConfig, open_source: OpenSource = objectstore_source) -> Fa
     if finished is not None:
         log.info("the training is finished already: %d steps, step %d exported", finished.steps, finished.exported_step)
         return finished.facts
-    cache = Path(os.environ.get(environment.CACHE_DIR, tempfile.gettempdir()))
-    fence = agree(lambda: Fence.take(store, prepared.training_digest, config.attempt) if ranks.first else None, ranks)
+    cache = Path(os.environ.get(environment.CACHE_DIR) or state_folder() / "cache")
+
+    def take_fence() -> Fence:
+        return Fence.take(store, prepared.training_digest, uid=config.uid, attempt=config.attempt)
+
+    fence = agree(lambda: take_fence() if ranks.first else None, ranks)
     site = Site(config, prepared, store, ranks, cache, _student_folder(config, prepared, store, ranks, cache))
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         shutil.rmtree(site.scratch, ignore_errors=True)
@@ -148,7 +151,7 @@ def _student_folder(config: RunConfig, prepared: Prepared, store: ObjectStore, r
     local_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
 
     def fetch() -> Path:
-        return resolve_model(prepared.student.uri, config.work.storage, cache=cache / "models", store=store).folder
+        return resolve_model(prepared.student.uri, config.work.storage, cache=cache, store=store).folder
 
     agree(lambda: fetch() if local_first else None, ranks)
     return agree(fetch, ranks)
@@ -231,7 +234,7 @@ def _make_engine(site: Site, source: SignalSource | None, stop: StopRequest) -> 
         site.student_folder,
         read_config(site.student_folder, tied=head.tied, trust_remote_code=trusted),
         training,
-        dtype=dtype_of(prepared.training_precision),
+        dtype=DTYPES[prepared.training_precision],
         settings=settings,
         trust_remote_code=trusted,
     )
@@ -266,7 +269,7 @@ def _resumed(trainer: Trainer, site: Site, fence: Fence | None) -> Trainer:
     def find() -> CheckpointManifest | None:
         if fence is None:
             return None
-        manifest, damaged = newest_whole(site.store, fence.state.checkpoints)
+        manifest, damaged = newest_whole(site.store, fence.state.checkpoints, fence.state.best)
         if damaged:
             trainer.checkpointer.forget(damaged)
         return manifest

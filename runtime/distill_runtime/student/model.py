@@ -15,10 +15,17 @@ from transformers.initialization import no_init_weights
 
 from distill_runtime.contract.sections import Training
 from distill_runtime.errors import UserError
+from distill_runtime.prepared import ResolvedPrecision
 from distill_runtime.signals.head import HeadDescription
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """Fields by which configurations say that a model is a mixture of experts."""
+
+DTYPES: dict[ResolvedPrecision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 log = logging.getLogger(__name__)
 

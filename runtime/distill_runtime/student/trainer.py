@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-import torch
-
 from distill_runtime.contract.report import CurvePoint
 from distill_runtime.contract.run import Work
 from distill_runtime.data.order import Order
@@ -244,8 +242,3 @@ def wait_fraction(position: Position) -> float:
 def _known(value: float) -> float | None:
     """NaN stands for what wasn't computed."""
     return None if math.isnan(value) else value
-
-
-def dtype_of(precision: str) -> torch.dtype:
-    """The torch dtype of a precision."""
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

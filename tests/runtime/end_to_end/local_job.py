@@ -154,7 +154,9 @@ class LocalJob:
         return "".join(path.read_text() for path in sorted(self.run_folder.glob(f"**/{container}*.log")))
 
 
-def wait_until(what: str, condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 120) -> None:
+def wait_until(
+    what: str, condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 120
+) -> None:
     """Waits for something that a running job does."""
     end = time.monotonic() + seconds
     while not condition():

@@ -52,7 +52,11 @@ def test_kill_the_teacher_a_student_worker_and_the_whole_run(job: LocalJob, undi
 
     before = len(checkpoints(job))
     running = job.start()
-    wait_until("another checkpoint", lambda: len(checkpoints(job)) > before or bool(list(job.store.glob("trainings/*/model/manifest.json"))), running)
+    wait_until(
+        "another checkpoint",
+        lambda: len(checkpoints(job)) > before or bool(list(job.store.glob("trainings/*/model/manifest.json"))),
+        running,
+    )
     os.killpg(running.pid, signal.SIGKILL)
     for pid in processes_of(running, "distill_runtime"):
         os.kill(pid, signal.SIGKILL)

@@ -1,11 +1,12 @@
 """A job with everything in it: vLLM, S3, two teachers, two workers, tasks, and a model that others can load."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from distill_runtime.contract.sections import Storage
 from tests.fixtures.s3 import S3Server
@@ -17,7 +18,9 @@ TOLERANCE = 5e-4
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> dict[str, object]:
-    labels = [{"prompt": row["prompt"], "label": "money" if "charge" in row["completion"] else "other"} for row in rows(9)]
+    labels = [
+        {"prompt": row["prompt"], "label": "money" if "charge" in row["completion"] else "other"} for row in rows(9)
+    ]
     return {
         "tasks": [
             {
@@ -79,11 +82,12 @@ def test_vllm_s3_two_teachers_two_workers_and_tasks(
 def assert_loads_and_serves(folder: Path) -> None:
     """The exported folder loads in transformers and generates; vLLM gives the same greedy tokens."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert model.config.num_hidden_layers == 2
     chat = [{"role": "user", "content": "What is the capital of France?"}]
     ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
-    generated = model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False, eos_token_id=None)
+    generate: Callable[..., torch.Tensor] = getattr(model, "generate")  # noqa: B009 - the type checker doesn't see it
+    generated = generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False, eos_token_id=None)
     wanted = generated[0, len(ids) :].tolist()
     assert "Teacher" in (folder / "README.md").read_text() or "teacher" in (folder / "README.md").read_text()
 
@@ -117,7 +121,8 @@ def test_offline_and_streaming_give_the_same_losses(job: LocalJob, mode: str) ->
         assert len(kept) < 7 or not shards, "signals behind the last checkpoint are still there"
     else:
         teacher, student = other.logs("teacher"), other.logs("student")
-        assert teacher and student
+        assert teacher
+        assert student
 
 
 def test_a_question_of_wrong_input_ends_with_one_sentence_and_65(job: LocalJob) -> None:

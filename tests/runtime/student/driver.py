@@ -5,6 +5,7 @@ goes through `run_role`, as in a pod. A run may have a fault, which strikes at i
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -55,7 +56,7 @@ def strike_with(fault: dict[str, Any], store: ObjectStore, config: RunConfig, pr
             case "missing":
                 raise RetryError("nobody makes shard 3 any more.", reason="SignalsMissing", needs="signals")
             case "fence":
-                Fence.take(store, prepared.training_digest, config.attempt + 1)
+                Fence.take(store, prepared.training_digest, uid=config.uid, attempt=config.attempt + 1)
             case "nan":
                 return [row * float("nan") for row in rows]
         return rows
@@ -84,6 +85,9 @@ def run_all(configs: list[Path], open_source: OpenSource) -> None:
             needs = getattr(error, "needs", None)
             outcomes[path.stem] = {"error": str(error), "reason": error.reason, "code": int(error.code), "needs": needs}
     (state_folder() / f"outcomes-{os.environ['RANK']}.json").write_text(json.dumps(outcomes))
+    logging.shutdown()
+    # As `run_role` ends: gloo's threads may abort an interpreter that shuts down.
+    os._exit(0)
 
 
 def main() -> None:

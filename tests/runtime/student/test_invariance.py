@@ -93,8 +93,8 @@ def plain_training(scenario: Scenario, steps: int, batch: int, peak: float) -> t
             log_q = torch.log_softmax(logits, -1)
             log_p = torch.log_softmax(teacher.head().logits(states), -1)
             divergence = (log_p.exp() * (log_p - log_q)).sum()
-            total = total + divergence + 0.5 * torch.nn.functional.nll_loss(
-                log_q, ids[sequence.targets], reduction="sum"
+            total = (
+                total + divergence + 0.5 * torch.nn.functional.nll_loss(log_q, ids[sequence.targets], reduction="sum")
             )
         loss = total / int(plan.target_counts[numbers].sum())
         model.zero_grad()
@@ -157,14 +157,13 @@ def test_cross_entropy_is_that_of_transformers_for_the_same_rows(scenario: Scena
     order = Order(plan.shard_sizes, seed=0, window_shards=16, global_batch=5, steps=4)
     sequences = [plan.sequence(number) for number in order.step(0).tolist()]
     model = AutoModelForCausalLM.from_pretrained(scenario.student, dtype=torch.float32)
-    with torch.no_grad():
-        model.get_output_embeddings().weight[scenario.vocabulary :] = 0
     length = max(sequence.length for sequence in sequences)
     ids = torch.zeros(len(sequences), length, dtype=torch.long)
     labels = torch.full_like(ids, -100)
     for row, sequence in enumerate(sequences):
         ids[row, : sequence.length] = torch.from_numpy(sequence.ids).long()
-        labels[row, : sequence.length][sequence.target_mask] = ids[row, : sequence.length][sequence.target_mask]
+        targets = torch.from_numpy(sequence.targets)
+        labels[row, targets] = ids[row, targets]
     with torch.no_grad():
         output = model(input_ids=ids, labels=labels, num_items_in_batch=int((labels != -100).sum()))
     # Transformers counts the padding of the vocabulary; what it adds to the denominator is taken out here.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_operator.cli.placement import DEVICES, THREADS, Machine, check_gpus, shares, this_machine
+from distill_operator.cli.placement import DEVICES, THREADS, WAITING, Machine, check_gpus, shares, this_machine
 from distill_operator.cli.refusal import Refusal
 from distill_operator.render import prepare_container, student_containers, teacher_containers
 from distill_runtime.contract.outcome import ExitCode
@@ -29,16 +29,12 @@ def both(of: Work):
     return [*teacher_containers(of.teacher.replicas, evaluate=True), *students]
 
 
-def test_processes_side_by_side_share_the_cores() -> None:
+def test_processes_side_by_side_share_the_cores_and_do_not_spin_on_them() -> None:
     job = work(0, 1, 0, 2)
     own = shares(both(job), job, Machine(cores=8), {})
-    assert [own[name] for name in ("teacher-0", "student-0", "student-1")] == [{THREADS: "2"}] * 3
+    shared = {THREADS: "8", WAITING: "PASSIVE"}
+    assert [own[name] for name in ("teacher-0", "student-0", "student-1")] == [shared] * 3
     assert shares([prepare_container()], job, Machine(cores=8), {}) == {"prepare": {THREADS: "8"}}
-
-
-def test_every_process_has_at_least_one_thread() -> None:
-    job = work(0, 3, 0, 3)
-    assert {own[THREADS] for own in shares(both(job), job, Machine(cores=2), {}).values()} == {"1"}
 
 
 def test_the_users_number_of_threads_stands() -> None:
