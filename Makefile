@@ -57,9 +57,14 @@ bench: .venv/.synced ## Measure objective, store, codec and teacher against plai
 	$(RUN) python benchmarks/signal_codec.py
 	$(RUN) python benchmarks/teacher_throughput.py
 
+.PHONY: generate
+generate: .venv/.synced ## Write all generated files anew.
+	$(RUN) python -m distill_operator.api.reference docs/reference/distilljob.md
+
 .PHONY: verify
-verify: .venv/.synced ## Check that generated files are up to date.
+verify: generate ## Check that generated files are up to date.
 	$(UV) lock --check
+	git diff --exit-code -- docs/reference
 
 .PHONY: clean
 clean: ## Remove what runs and tools left in this folder (not the cache, not .venv).

@@ -287,6 +287,7 @@ class ClassificationTask(Section):
     """Classification by label scoring: the label whose text is the most likely answer to the prompt wins."""
 
     kind: Literal["classification"]
+    """Classification."""
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)
     """Name in the report."""
     data: Uri
@@ -309,6 +310,7 @@ class QuestionAnsweringTask(Section):
     """Question answering by greedy generation, judged by exact match and token F1 (SQuAD's normalisation)."""
 
     kind: Literal["questionAnswering"]
+    """Question answering."""
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)
     """Name in the report."""
     data: Uri
