@@ -1,5 +1,6 @@
 """Whatever dies, running again ends with the losses of an undisturbed run."""
 
+import json
 import os
 import random
 import signal
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.end_to_end.local_job import LocalJob, processes_of, wait_until
+from tests.runtime.end_to_end.local_job import LocalJob, descendants, processes_of, wait_until
 
 TOLERANCE = 1e-5
 """Relative, float32: the same sums in the same order, but for what another rank did."""
@@ -18,9 +19,18 @@ def shards(job: LocalJob) -> list[Path]:
     return sorted(job.store.glob("signals/**/*.safetensors"))
 
 
-def checkpoints(job: LocalJob) -> list[Path]:
-    """Manifests of checkpoints that are in the store."""
-    return sorted(job.store.glob("trainings/*/checkpoints/*/manifest.json"))
+def saved_step(job: LocalJob) -> int:
+    """The step of the newest checkpoint that counts; 0 without one."""
+    for fence in job.store.glob("trainings/*/fence.json"):
+        entries = json.loads(fence.read_text())["checkpoints"]
+        return max((int(entry["step"]) for entry in entries), default=0)
+    return 0
+
+
+@pytest.fixture
+def job(job: LocalJob) -> LocalJob:
+    """Long enough to be hit in the middle."""
+    return job.changed({"training": {"steps": 60, "checkpointEverySteps": 1, "evaluateEverySteps": 20}})
 
 
 @pytest.fixture
@@ -32,7 +42,7 @@ def undisturbed(job: LocalJob, tmp_path: Path) -> list[float]:
 
 
 def test_kill_the_teacher_a_student_worker_and_the_whole_run(job: LocalJob, undisturbed: list[float]) -> None:
-    job = job.changed({"training": {"checkpointEverySteps": 1}, "student": {"workers": 2}})
+    job = job.changed({"student": {"workers": 2}})
 
     running = job.start()
     wait_until("the first signals", lambda: len(shards(job)) >= 2, running)
@@ -44,21 +54,17 @@ def test_kill_the_teacher_a_student_worker_and_the_whole_run(job: LocalJob, undi
     assert "killed" in output.lower()
 
     running = job.start()
-    wait_until("a checkpoint", lambda: len(checkpoints(job)) >= 1, running)
+    wait_until("a checkpoint", lambda: saved_step(job) >= 2, running)
     os.kill(random.choice(processes_of(running, "-u -m distill_runtime.student")), signal.SIGKILL)
     output, _ = running.communicate(timeout=120)
     assert running.returncode == 75, output
     assert "student" in output
 
-    before = len(checkpoints(job))
+    before = saved_step(job)
     running = job.start()
-    wait_until(
-        "another checkpoint",
-        lambda: len(checkpoints(job)) > before or bool(list(job.store.glob("trainings/*/model/manifest.json"))),
-        running,
-    )
-    os.killpg(running.pid, signal.SIGKILL)
-    for pid in processes_of(running, "distill_runtime"):
+    wait_until("another checkpoint", lambda: saved_step(job) > before, running)
+    pids = [running.pid, *descendants(running.pid)]
+    for pid in pids:
         os.kill(pid, signal.SIGKILL)
     running.communicate(timeout=60)
 
@@ -67,14 +73,16 @@ def test_kill_the_teacher_a_student_worker_and_the_whole_run(job: LocalJob, undi
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_the_next_run_goes_on_from_it(job: LocalJob, undisturbed: list[float]) -> None:
-    job = job.changed({"training": {"checkpointEverySteps": 1}})
+    job = job.changed({"training": {"checkpointEverySteps": 1000}})
     running = job.start()
-    wait_until("a checkpoint", lambda: len(checkpoints(job)) >= 1, running)
+    wait_until("training", lambda: "step 3 of" in job.logs("student"), running)
     os.kill(running.pid, signal.SIGINT)
     output, _ = running.communicate(timeout=120)
     assert running.returncode in (130, 143), output
     assert "again" in output
+    assert 3 <= saved_step(job) < 60
     job.run().expect(0)
+    assert "resumed behind step" in job.logs("student")
     assert job.losses() == pytest.approx(undisturbed, rel=TOLERANCE)
 
 
