@@ -81,7 +81,7 @@ def headline(report: Report) -> str:
     if part is not None:
         tasks = len(report.teacher.tasks)
         what = "the teacher's score" if tasks == 1 else f"the teacher's scores on {tasks} tasks"
-        first = f"The student keeps {formatting.percent(part, 0)} of {what}{at_size}."
+        first = f"The student reaches {formatting.percent(part, 0)} of {what}{at_size}."
     elif agreement is not None:
         share = formatting.percent(agreement, 0)
         first = f"The student's first choice is the teacher's for {share} of held-out tokens{at_size}."

@@ -101,7 +101,7 @@ def test_missing_scores_are_dashes_and_never_none_or_nan():
 
 def test_the_headline_tells_what_is_kept_at_which_size():
     assert headline(sample_report()) == (
-        "The student keeps 91% of the teacher's scores on 2 tasks at 47% of its size. "
+        "The student reaches 91% of the teacher's scores on 2 tasks at 47% of its size. "
         "Its divergence from the teacher on held-out data fell from 3.31 to 0.920 nats per token."
     )
 
