@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch is imported: two cores shared by several processes are fastest with one thread each.
+# Tests start processes: forked tokenizers would warn about their threads.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 pytest_plugins = ["tests.fixtures.s3", "tests.fixtures.smollm2"]
