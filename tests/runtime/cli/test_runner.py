@@ -173,7 +173,7 @@ say(0)
     programs = {**ALL_WELL, "teacher-0": meet, "student-0": FINISH, "student-1": meet}
     code, output = run.run(programs, {"student": {"model": "hf://a/c", "gpusPerWorker": 0, "workers": 2}})
     assert code == 0, output
-    assert "{'DISTILL_TEACHERS': '1', 'DISTILL_NODES': '2', 'OMP_NUM_THREADS': '1'}" in run.log("student-1")
+    assert "{'DISTILL_TEACHERS': '1', 'DISTILL_NODES': '2', 'OMP_NUM_THREADS': '4'}" in run.log("student-1")
 
 
 def test_offline_the_student_begins_when_the_teacher_has_ended(run: Run) -> None:
