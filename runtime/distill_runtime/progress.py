@@ -29,6 +29,11 @@ def state_folder() -> Path:
     return Path(os.environ.get(environment.STATE_DIR, "."))
 
 
+def cache_folder() -> Path:
+    """The folder for what may be lost, from the environment; inside the state folder without one."""
+    return Path(os.environ.get(environment.CACHE_DIR) or state_folder() / "cache")
+
+
 class ProgressReporter:
     """Writes the newest progress of one role, at most twice a second; a change of stage is written at once."""
 

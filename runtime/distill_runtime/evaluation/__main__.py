@@ -6,15 +6,12 @@
 """
 
 import argparse
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill_runtime.contract import environment
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.process import Facts, run_role
-from distill_runtime.progress import state_folder
+from distill_runtime.progress import cache_folder
 
 if TYPE_CHECKING:
     from distill_runtime.evaluation.job import EvaluationJob
@@ -34,7 +31,7 @@ def _job(config: RunConfig) -> "EvaluationJob":
     # Imported here, so that a run configuration that can't be read is told at once.
     from distill_runtime.evaluation.job import EvaluationJob
 
-    return EvaluationJob(config, cache=Path(os.environ.get(environment.CACHE_DIR) or state_folder() / "cache"))
+    return EvaluationJob(config, cache=cache_folder())
 
 
 SUBJECTS: dict[str, Callable[[RunConfig], Facts]] = {"teacher": evaluate_teacher, "students": evaluate_students}

@@ -1,7 +1,6 @@
 """The order of `prepare`."""
 
 import logging
-import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from distill_runtime import layout
-from distill_runtime.contract import environment
 from distill_runtime.contract.run import RunConfig, Work
 from distill_runtime.errors import UserError
 from distill_runtime.prepare.addresses import fingerprint, tokenizer_digest, training_digest
@@ -17,7 +15,7 @@ from distill_runtime.prepare.facts import facts_of
 from distill_runtime.prepare.inputs import Inputs, resolve_inputs
 from distill_runtime.prepared import ModelPin, Prepared, ResolvedPrecision
 from distill_runtime.process import Facts
-from distill_runtime.progress import ProgressReporter, state_folder
+from distill_runtime.progress import ProgressReporter, cache_folder
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 from distill_runtime.store.open import open_store
 
@@ -49,13 +47,13 @@ def prepare(config: RunConfig) -> Facts:
     progress.update(stage="resolve")
     store = open_store(config.work.storage)
     store.probe()
-    cache_folder = Path(os.environ.get(environment.CACHE_DIR) or state_folder() / "cache")
-    inputs = resolve_inputs(config.work, store=store, cache=cache_folder)
+    cache = cache_folder()
+    inputs = resolve_inputs(config.work, store=store, cache=cache)
     wanted = fingerprint(config.work, inputs)
     prepared = _stored(store, config, wanted)
     reused = prepared is not None
     if prepared is None:
-        prepared, reused = _Preparation(store, config.work, inputs, cache_folder, progress).make(wanted)
+        prepared, reused = _Preparation(store, config.work, inputs, cache, progress).make(wanted)
         store.put(layout.prepared_key(config), prepared.model_dump_json().encode())
     else:
         log.info("nothing has changed since this job was prepared")

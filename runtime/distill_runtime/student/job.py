@@ -18,7 +18,7 @@ from distill_runtime.errors import Checkpointed
 from distill_runtime.models import resolve_model
 from distill_runtime.prepared import PlanReference, Prepared, read_prepared
 from distill_runtime.process import Facts
-from distill_runtime.progress import ProgressReporter, state_folder
+from distill_runtime.progress import ProgressReporter, cache_folder
 from distill_runtime.signals.head import OutputHead
 from distill_runtime.signals.head_source import describe_head
 from distill_runtime.store.base import ObjectStore
@@ -98,7 +98,7 @@ def train(config: RunConfig, open_source: OpenSource = objectstore_source) -> Fa
     if finished is not None:
         log.info("the training is finished already: %d steps, step %d exported", finished.steps, finished.exported_step)
         return finished.facts
-    cache = Path(os.environ.get(environment.CACHE_DIR) or state_folder() / "cache")
+    cache = cache_folder()
 
     def take_fence() -> Fence:
         return Fence.take(store, prepared.training_digest, uid=config.uid, attempt=config.attempt)

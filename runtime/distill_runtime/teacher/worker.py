@@ -23,7 +23,7 @@ from distill_runtime.errors import Checkpointed
 from distill_runtime.models import resolve_pin
 from distill_runtime.prepared import Prepared, read_prepared
 from distill_runtime.process import Facts
-from distill_runtime.progress import ProgressReporter, state_folder
+from distill_runtime.progress import ProgressReporter, cache_folder
 from distill_runtime.signals.head import OutputHead
 from distill_runtime.signals.head_source import read_head
 from distill_runtime.signals.heads import read_description
@@ -300,7 +300,7 @@ class Replica:
             engine.close()
 
     def _resolve(self) -> Path:
-        cache = Path(os.environ.get(environment.CACHE_DIR) or state_folder() / "cache")
+        cache = cache_folder()
         return resolve_pin(self._prepared.teacher, self._config.work.storage, cache=cache, store=self._store)
 
     def _publish_head(self, folder: Path) -> OutputHead:
