@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load, save
 
 from distill_runtime.digests import digest_of_bytes
-from distill_runtime.signals.codec import DTYPES, EncodedShard, copy_span, decode_span, encode_shard
+from distill_runtime.signals.codec import DTYPES, copy_span, decode_span, encode_shard
+from distill_runtime.signals.spans import EncodedShard
 
 REPEATS = 7
 

@@ -5,6 +5,7 @@ models/<digest>/…                     initial students, as Hugging Face folder
 heads/<teacher>/…                     output heads of teachers
 signals/<signal>/<shard>/…            what a teacher says about a shard of sequences, by content: shared by jobs
 evaluations/<digest>.json             scores of one model on one set of data
+evaluations/<digest>/claims/…         who is making them
 trainings/<training>/…                checkpoints, curves, the exported model, the report, the fence; in streaming mode
                                       the student's position and the signals of this training alone
 jobs/<namespace>/<name>/<uid>/…       pointers of one DistillJob: prepared.json, the presence of its teachers

@@ -11,10 +11,11 @@ from urllib.parse import unquote
 
 from huggingface_hub import errors as hub
 
+from distill_runtime.contract import environment
 from distill_runtime.errors import RetryError, UserError
 from distill_runtime.store.keys import check_prefix
 
-CLAIMS_FOLDER = Path("/mnt/claims")
+CLAIMS_FOLDER = Path(environment.CLAIMS_FOLDER)
 """Where the volume of each persistent volume claim is mounted, under the claim's name."""
 _HUB = re.compile(
     r"(?P<datasets>datasets/)?(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<path>[^@]*))?"

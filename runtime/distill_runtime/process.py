@@ -1,7 +1,10 @@
 """How every role begins and ends: reads the run configuration, runs, says how it went."""
 
+import faulthandler
 import logging
 import os
+import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,14 +12,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from distill_runtime.contract import environment
-from distill_runtime.contract.outcome import CRASHED, OUTCOME_FILE, ExitCode, Outcome
+from distill_runtime.contract.outcome import CRASHED, OUTCOME_FILE, ExitCode, Fact, Outcome
 from distill_runtime.contract.run import Role, RunConfig
 from distill_runtime.errors import RetryError, RunError, UserError
 from distill_runtime.logs import configure_logging
 from distill_runtime.progress import state_folder, write_atomically
 
-Facts = Mapping[str, str | int | float | bool | None]
-"""What a role reports beside its end."""
+Facts = Mapping[str, Fact]
+"""What a role reports beside its end; `contract.facts` has those of each role."""
+
+STACKS_SIGNAL = signal.SIGUSR1
+"""A role's process that gets this signal writes the stacks of all its threads to its log and goes on."""
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +48,11 @@ def read_run_config() -> RunConfig:
         raise UserError(f"{path}: {field}: {first['msg']}.") from error
 
 
+def replica_name() -> str:
+    """Name of this teacher replica, unique within the attempt: the environment's, or the machine's."""
+    return os.environ.get(environment.REPLICA) or socket.gethostname()
+
+
 def write_outcome(outcome: Outcome) -> None:
     """Leaves the outcome in the state folder, where the supervisor finds it.
 
@@ -53,9 +64,15 @@ def write_outcome(outcome: Outcome) -> None:
     write_atomically(state_folder() / name, outcome.termination_message())
 
 
+def write_stacks_when_asked() -> None:
+    """From here on `STACKS_SIGNAL` shows what this process does, also where its interpreter hangs."""
+    faulthandler.register(STACKS_SIGNAL, file=sys.stderr, all_threads=True)
+
+
 def run_role(role: Role, work: Callable[[RunConfig], Facts]) -> None:
     """Runs `work`, leaves its outcome in the state folder, and ends the process with its exit code."""
     configure_logging(role)
+    write_stacks_when_asked()
     attempt = 1
     try:
         config = read_run_config()

@@ -12,7 +12,7 @@ OPERATOR = sorted((ROOT / "operator").rglob("*.py"))
 RUNTIME = sorted((ROOT / "runtime").rglob("*.py"))
 HEAVY = ("torch", "vllm", "transformers", "deepspeed", "boto3", "numpy", "kubernetes", "kopf")
 IMPORT_SECONDS = 3.0
-"""A tenth of it on an idle machine; importing torch alone takes longer than this on a busy one."""
+"""Of processor time, so that a busy machine doesn't matter. A quarter of it is usual; torch alone takes more."""
 
 
 def imported(path: Path) -> set[str]:
@@ -51,12 +51,14 @@ def test_the_runtime_imports_nothing_of_the_operator(path: Path) -> None:
     assert {name for name in imported(path) if inside(name, "distill_operator")} == set()
 
 
-@pytest.mark.parametrize("module", ["distill_operator.cli", "distill_runtime.contract", "distill_runtime.supervisor"])
+@pytest.mark.parametrize(
+    "module", ["distill_operator.cli", "distill_runtime.contract", "distill_runtime.supervisor.entry"]
+)
 def test_importing_it_loads_no_engine_and_is_quick(module: str) -> None:
     program = (
-        "import sys, time; begun = time.perf_counter(); "
+        "import sys, time; begun = time.process_time(); "
         f"import {module}; "
-        "print(time.perf_counter() - begun); "
+        "print(time.process_time() - begun); "
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from distill_runtime.contract import environment
 from distill_runtime.contract.outcome import ExitCode, Outcome
-from distill_runtime.supervisor import Ending, commands, conclude
+from distill_runtime.supervisor.commands import commands
+from distill_runtime.supervisor.conclusion import Ending, conclude
 
 CRASH = Ending(1, asked=False, overdue=False)
 

@@ -16,7 +16,7 @@ from distill_operator.cli.placement import Machine, check_gpus, free_port, share
 from distill_operator.cli.processes import Ended, Interrupts, Launch, last_lines, run_together
 from distill_operator.cli.refusal import Refusal
 from distill_operator.cli.results import score_table
-from distill_operator.cli.stages import Facts, Stage, facts_of, stages
+from distill_operator.cli.stages import Stage, facts_of, stages
 from distill_operator.render import (
     Container,
     evaluate_container,
@@ -26,6 +26,7 @@ from distill_operator.render import (
     teacher_containers,
 )
 from distill_runtime.contract import environment
+from distill_runtime.contract.facts import PrepareFacts
 from distill_runtime.contract.outcome import CRASHED, GRACE_EXCEEDED, KILLED, SILENT, ExitCode
 from distill_runtime.contract.report import Report
 from distill_runtime.contract.run import Work
@@ -72,7 +73,7 @@ class LocalRun:
     """What is started for a container."""
     _teachers_started: int = 0
     _lock: int = -1
-    _first_facts: Facts | None = None
+    _first_facts: PrepareFacts | None = None
 
     @property
     def work(self) -> Work:
@@ -213,7 +214,7 @@ class LocalRun:
             self._print(f"Report:  {path}")
         return int(ExitCode.FINISHED)
 
-    def _teacher_line(self, facts: Facts) -> str:
+    def _teacher_line(self, facts: PrepareFacts) -> str:
         if self._teachers_started:
             there = max(0, facts.signal_shards - facts.signal_shards_missing)  # The head counts as one missing.
             return f"Teacher: started; {there} of {facts.signal_shards} signal shards were there already."

@@ -2,35 +2,12 @@
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import ValidationError
 
 from distill_operator.cli.refusal import Refusal
+from distill_runtime.contract.facts import PrepareFacts
 from distill_runtime.contract.outcome import ExitCode, Outcome
 from distill_runtime.contract.run import Work
-
-
-class Facts(BaseModel):
-    """What `prepare` says in its outcome; it says more, which only the report needs."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
-
-    signal_shards: int
-    """Shards of signals that the job needs in all."""
-    signal_shards_missing: int
-    """Those of them that are not in the store."""
-    teacher_evaluations_missing: int
-    """Scores of the teacher that are not in the store."""
-    training_finished: bool
-    """The trained model is in the store."""
-    total_steps: int
-    """Optimizer steps of the whole job."""
-    sequences: int = 0
-    """Sequences to learn from."""
-    targets: int = 0
-    """Tokens to learn."""
-    reused_plan: bool = False
-    """The data was tokenised by an earlier run."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +24,7 @@ class Stage:
     """The evaluation of the student, and the report."""
 
 
-def facts_of(outcome: Outcome) -> Facts:
+def facts_of(outcome: Outcome) -> PrepareFacts:
     """What `prepare` found.
 
     Raises
@@ -56,14 +33,14 @@ def facts_of(outcome: Outcome) -> Facts:
         It left no such facts: another version of the runtime.
     """
     try:
-        return Facts.model_validate(outcome.facts)
+        return PrepareFacts.read(outcome.facts)
     except ValidationError as error:
         fields = ", ".join(str(details["loc"][0]) for details in error.errors())
         message = f"prepare did not say {fields}: distillctl and the runtime are of different versions"
         raise Refusal(ExitCode.RETRY, message) from error
 
 
-def stages(facts: Facts, work: Work, *, signals_needed: bool = False) -> list[Stage]:
+def stages(facts: PrepareFacts, work: Work, *, signals_needed: bool = False) -> list[Stage]:
     """The stages behind `prepare`. `signals_needed`: a student of this run found that signals are missing after all.
 
     Raises

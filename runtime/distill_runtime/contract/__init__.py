@@ -5,6 +5,7 @@
 - `run`: the run configuration, one immutable document per attempt, read by every container.
 - `report`: what the user gets beside the model.
 - `outcome`: how a container ends (exit code, termination message) and how it reports progress.
+- `facts`: what each role says when it has finished.
 
 Store keys and the content of artifacts are the runtime's own business and live elsewhere.
 """

@@ -1,4 +1,10 @@
-"""Environment variables by which a container is told its place. Everything else is in the run configuration."""
+"""Environment variables by which a container is told its place, and where it finds its volumes. Everything else is in
+the run configuration."""
+
+CLAIMS_FOLDER = "/mnt/claims"
+"""Not a variable: where the volume of each persistent volume claim is mounted, under the claim's name.
+`pvc://models/qwen` is `/mnt/claims/models/qwen`."""
+
 
 RUN_CONFIG = "DISTILL_RUN_CONFIG"
 """Path of the run configuration (JSON)."""
@@ -25,9 +31,13 @@ MASTER_PORT = "DISTILL_MASTER_PORT"
 LOG_FORMAT = "DISTILL_LOG_FORMAT"
 """`json` (pods) or `text` (a terminal)."""
 EVALUATE_TEACHER = "DISTILL_EVALUATE_TEACHER"
-"""`yes`: this teacher replica scores the teacher itself too, once no signal is missing."""
+"""`yes`: this teacher replica scores the teacher itself too, once no signal is missing. Any number of replicas may:
+they share the work."""
 GRACE_SECONDS = "DISTILL_GRACE_SECONDS"
-"""Time that a role gets to save its work after SIGTERM; 60 without it."""
+"""Time that a role gets to save its work after SIGTERM; 60 without it. Its container needs some 15 seconds more to
+end."""
+PROGRESS_PORT = "DISTILL_PROGRESS_PORT"
+"""Port at which the container answers `/progress`, `/metrics`, `/startup` and `/healthz`; without it, there is none."""
 RESTART_IN_PLACE = "DISTILL_RESTART_IN_PLACE"
 """`refuse` (pods): a container that was started before in this attempt repeats its last word and does no work."""
 PARENT = "DISTILL_PARENT"

@@ -26,6 +26,10 @@ TERMINATED = "Terminated"
 """Reason: ended by SIGTERM with nothing to save."""
 
 
+Fact = str | int | float | bool | None
+"""What an outcome tells beside its end: counts, keys, scores. `facts` names those of each role."""
+
+
 class ExitCode(IntEnum):
     """What a container's exit code says. Every other code counts as `RETRY`."""
 
@@ -54,14 +58,17 @@ class Outcome(Section):
     """The attempt that ended."""
     needs: Literal["signals"] | None = None
     """What is missing, where the next attempt must run teachers again."""
-    facts: dict[str, str | int | float | bool | None] = Field(default={}, max_length=64)
-    """What the operator copies to the status: counts, keys, scores."""
+    facts: dict[str, Fact] = Field(default={}, max_length=64)
+    """What the operator copies to the status; `facts` has those of each role."""
 
     def termination_message(self) -> str:
-        """This outcome as JSON of at most 4096 bytes: facts go first, then the message is cut."""
+        """This outcome as JSON of at most 4096 bytes: facts go first, the last before the others, then the message is
+        cut."""
         outcome = self
-        if outcome._size() > TERMINATION_MESSAGE_BYTES:
-            outcome = outcome.model_copy(update={"facts": {}})
+        facts = dict(self.facts)
+        while facts and outcome._size() > TERMINATION_MESSAGE_BYTES:
+            facts.popitem()
+            outcome = outcome.model_copy(update={"facts": facts})
         message = outcome.message
         while outcome._size() > TERMINATION_MESSAGE_BYTES:
             message = message[: len(message) * 3 // 4]

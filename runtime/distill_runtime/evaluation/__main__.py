@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from distill_runtime.contract.run import RunConfig
+from distill_runtime.contract.run import Role, RunConfig
 from distill_runtime.process import Facts, run_role
 from distill_runtime.progress import cache_folder
 
@@ -19,25 +19,29 @@ if TYPE_CHECKING:
 
 def evaluate_teacher(config: RunConfig) -> Facts:
     """Makes the teacher's answers that are not stored yet; see `EvaluationJob.teacher`."""
-    return _job(config).teacher()
+    return _job(config, "teacher").teacher()
 
 
 def evaluate_students(config: RunConfig) -> Facts:
     """Scores the students and writes the report; see `EvaluationJob.students`."""
-    return _job(config).students()
+    return _job(config, "evaluate").students()
 
 
-def _job(config: RunConfig) -> "EvaluationJob":
+def _job(config: RunConfig, role: Role) -> "EvaluationJob":
     # Imported here, so that a run configuration that can't be read is told at once.
     from distill_runtime.evaluation.job import EvaluationJob
 
-    return EvaluationJob(config, cache=cache_folder())
+    return EvaluationJob(config, cache=cache_folder(), role=role)
 
 
-SUBJECTS: dict[str, Callable[[RunConfig], Facts]] = {"teacher": evaluate_teacher, "students": evaluate_students}
+SUBJECTS: dict[str, tuple[Role, Callable[[RunConfig], Facts]]] = {
+    "teacher": ("teacher", evaluate_teacher),
+    "students": ("evaluate", evaluate_students),
+}
+"""The container's role, and what it does, for each subject."""
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m distill_runtime.evaluation", description=__doc__)
     parser.add_argument("--subject", required=True, choices=sorted(SUBJECTS), help="whose results are made")
-    run_role("evaluate", SUBJECTS[parser.parse_args().subject])
+    run_role(*SUBJECTS[parser.parse_args().subject])

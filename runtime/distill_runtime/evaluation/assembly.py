@@ -1,16 +1,16 @@
 """The report put together: scores, curves and what a reader would ask for of data, signals and training."""
 
+from pydantic.alias_generators import to_snake
+
+from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
 from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.contract.sections import Objective
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
+from distill_runtime.signals.spans import row_bytes
 
 Value = int | float | str
-MOST_FACTS = 60
-"""Facts in an outcome: the contract takes a few more, but the operator adds its own."""
-BYTES = {"bfloat16": 2, "float32": 4}
-"""Bytes of one value of a stored signal."""
 HIDDEN_SIZE = "hiddenSize"
 """Name under which `prepare` reports the width of a signal's row."""
 DIVERGENCES = {"forwardKL": "KL(teacher || student)"}
@@ -85,7 +85,7 @@ def _signal(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
     }
     width = prepared.report.get(HIDDEN_SIZE)
     if isinstance(width, int):
-        facts |= {"width": width, "bytes": targets * width * BYTES[signal.dtype]}
+        facts |= {"width": width, "bytes": targets * row_bytes(width, signal.dtype)}
     return facts
 
 
@@ -115,33 +115,34 @@ def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
     }
 
 
-def facts_of(report: Report) -> Facts:
-    """The scores for the status, flat: `studentAfterKl`, `teacherPerplexity`; of each task its main metric, as
-    `desks.studentAfter`. At most 60: of very many tasks the last ones are only in the report."""
-    facts: dict[str, Value | None] = {
-        "model": report.model,
-        "steps": report.steps,
-        "exportedStep": report.exported_step,
-    }
-    subjects = {
-        "teacher": report.teacher,
-        "studentBefore": report.student_before,
-        "studentAfter": report.student_after,
-    }
-    for subject, scores in subjects.items():
-        facts[f"{subject}Parameters"] = scores.parameters
-        facts[f"{subject}Perplexity"] = _rounded(scores.perplexity)
-        if subject != "teacher":
-            facts[f"{subject}Kl"] = _rounded(scores.kl_to_teacher)
-            facts[f"{subject}Top1"] = _rounded(scores.top1_agreement)
-    for name in report.teacher.tasks:
-        rows = {
-            f"{name}.{subject}": _rounded(main_metric(scores.tasks.get(name))) for subject, scores in subjects.items()
-        }
-        if len(facts) + len(rows) > MOST_FACTS:
-            break
-        facts |= rows
-    return facts
+def facts_of(report: Report, *, page: str) -> Facts:
+    """The scores for the status. `page` is the URI of the report."""
+    facts = EvaluateFacts(
+        model=report.model,
+        report=page,
+        steps=report.steps,
+        exported_step=report.exported_step,
+        teacher=_subject(report.teacher, compared=False),
+        student_before=_subject(report.student_before),
+        student_after=_subject(report.student_after),
+    )
+    return facts.flat()
+
+
+def _subject(scores: Scores, *, compared: bool = True) -> SubjectFacts:
+    return SubjectFacts(
+        parameters=scores.parameters,
+        perplexity=_rounded(scores.perplexity),
+        kl=_rounded(scores.kl_to_teacher) if compared else None,
+        top1=_rounded(scores.top1_agreement) if compared else None,
+        tasks={name: _metrics(task) for name, task in scores.tasks.items()},
+    )
+
+
+def _metrics(task: TaskScores) -> dict[str, float]:
+    """The task's scores by their names, those that it has."""
+    scores = task.model_dump(by_alias=True, include={to_snake(name) for name in METRICS}, exclude_none=True)
+    return {name: float(f"{value:.5g}") for name, value in scores.items()}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -23,6 +23,7 @@ from distill_runtime.evaluation.generation import (
     end_with_parent,
 )
 from distill_runtime.logs import configure_logging
+from distill_runtime.process import write_stacks_when_asked
 
 ANSWERS_BETWEEN_REPORTS = 32
 """Prompts that vLLM gets at a time, at least: progress is seen between them."""
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> int:
     """Answers the request; returns the exit code."""
     asked, answers, failure = map(Path, arguments)
     configure_logging("evaluate")
+    write_stacks_when_asked()
     end_with_parent()
     try:
         request = GenerationRequest.model_validate_json(asked.read_bytes())

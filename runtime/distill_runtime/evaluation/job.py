@@ -2,22 +2,32 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from distill_runtime import layout
 from distill_runtime.artifacts import fetch_folder
 from distill_runtime.contract import environment
+from distill_runtime.contract.facts import TeacherFacts
 from distill_runtime.contract.report import Report
-from distill_runtime.contract.run import RunConfig
+from distill_runtime.contract.run import Role, RunConfig
 from distill_runtime.errors import RetryError
 from distill_runtime.evaluation.assembly import assemble, facts_of
-from distill_runtime.evaluation.publishing import Documents, model_uri, publish
-from distill_runtime.evaluation.results import ModelIdentity, question_answering, teacher_identity
+from distill_runtime.evaluation.publishing import Documents, model_uri, publish, report_uri
+from distill_runtime.evaluation.results import (
+    ModelIdentity,
+    Predictions,
+    answers_key,
+    question_answering,
+    read_result,
+    teacher_identity,
+)
+from distill_runtime.evaluation.sharing import SharedResults
 from distill_runtime.evaluation.subjects import Evaluator, Subject
 from distill_runtime.locations import local_path, scheme_of
 from distill_runtime.models import resolve_model, resolve_pin
 from distill_runtime.prepared import ModelPin, read_prepared
-from distill_runtime.process import Facts
+from distill_runtime.process import Facts, replica_name
 from distill_runtime.progress import ProgressReporter
 from distill_runtime.store.open import open_store
 from distill_runtime.student.curves import read_curves
@@ -28,19 +38,22 @@ from distill_runtime.transport.objectstore_source import ObjectStoreSource
 
 
 class EvaluationJob:
-    """The evaluation of one job. `cache` takes downloaded models and signals."""
+    """The evaluation of one job. `cache` takes downloaded models and signals; `role` is the container's."""
 
-    def __init__(self, config: RunConfig, *, cache: Path) -> None:
+    def __init__(self, config: RunConfig, *, cache: Path, role: Role = "evaluate") -> None:
         self._config = config
         self._cache = cache
         self._store = open_store(config.work.storage)
         self._prepared = read_prepared(self._store, config)
+        self._reporter = ProgressReporter(role)
         self._evaluator = Evaluator(
-            self._store, config, self._prepared, open_signals=self._signals, reporter=ProgressReporter("evaluate")
+            self._store, config, self._prepared, open_signals=self._signals, reporter=self._reporter
         )
 
     def teacher(self) -> Facts:
         """Makes the teacher's answers that are not stored yet: what only the teacher itself can say.
+
+        Several replicas share the work. When one ends, all of it is stored.
 
         Raises
         ------
@@ -50,9 +63,21 @@ class EvaluationJob:
             An engine failed.
         """
         subject = self._teacher()
-        for task, settings in question_answering(self._config, self._prepared):
-            self._evaluator.answers(subject, task, settings)
-        return {"answersMade": self._evaluator.made, "answersReused": self._evaluator.reused}
+        makers = {
+            answers_key(subject.identity, task, settings): partial(self._evaluator.answers, subject, task, settings)
+            for task, settings in question_answering(self._config, self._prepared)
+        }
+        shared = SharedResults(
+            self._store,
+            uid=self._config.uid,
+            attempt=self._config.attempt,
+            replica=replica_name(),
+            lease_seconds=self._config.work.signal.lease_seconds,
+        )
+        made = shared.make(makers, lambda: self._reporter.update(stage="wait", done=0, total=None))
+        for key in makers.keys() - made:
+            read_result(self._store, key, Predictions)  # One that can't be read is removed, and the next attempt's.
+        return TeacherFacts(answers_made=len(made), answers_reused=len(makers) - len(made)).flat()
 
     def students(self) -> Facts:
         """Scores all three models and publishes the report. The trained student is loaded again for it, from what was
@@ -78,7 +103,7 @@ class EvaluationJob:
             self._evaluator.close()
         documents = Documents.of(report, self._card(report, finished))
         publish(self._store, self._config, self._prepared.training_digest, documents, self._trained_folder(finished))
-        return facts_of(report)
+        return facts_of(report, page=report_uri(self._store, self._prepared.training_digest))
 
     def _report(self, finished: Finished) -> Report:
         # The trained student comes first: what is wrong with it should not wait for the others.

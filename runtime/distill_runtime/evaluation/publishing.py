@@ -49,6 +49,11 @@ def model_uri(store: ObjectStore, config: RunConfig, key: str) -> str:
     return config.work.output.uri or f"{store.uri}/{key}"
 
 
+def report_uri(store: ObjectStore, training_digest: str) -> str:
+    """Where a user finds the report as a page."""
+    return f"{store.uri}/{layout.training_key(training_digest)}/{PAGE}"
+
+
 def publish(
     store: ObjectStore, config: RunConfig, training_digest: str, documents: Documents, model_folder: Path
 ) -> None:

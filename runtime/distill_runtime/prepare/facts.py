@@ -1,14 +1,14 @@
 """What `prepare` reports: counts for the status, and what is left to do."""
 
 from distill_runtime import layout
+from distill_runtime.contract.facts import PrepareFacts
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.prepare.plans import MadePlan
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
+from distill_runtime.signals.spans import row_bytes
 from distill_runtime.store.base import ObjectStore
 
-BYTES = {"bfloat16": 2, "float32": 4}
-"""Bytes of one value of a stored signal."""
 COUNTED = ("badRows", "droppedRows", "truncatedRows")
 
 
@@ -42,20 +42,27 @@ def facts_of(store: ObjectStore, config: RunConfig, prepared: Prepared, *, reuse
     plans = [prepared.train, prepared.evaluation, *(task.plan for task in prepared.tasks)]
     shards = sum(plan.shards for plan in plans if plan is not None)
     targets = sum(plan.targets for plan in plans if plan is not None)
-    width = int(prepared.report["hiddenSize"]) * BYTES[config.work.signal.dtype]
+    row = row_bytes(int(prepared.report["hiddenSize"]), config.work.signal.dtype)
     report = dict(prepared.report)
     model = f"{layout.training_key(prepared.training_digest)}/model/manifest.json"
-    return {
-        **{name: report[name] for name in ("rows", "sequences", "tokens", "targets")},
-        **{name: int(report[name]) + int(report.get(f"evaluation{name[0].upper()}{name[1:]}", 0)) for name in COUNTED},
-        "evaluationSequences": prepared.evaluation.sequences if prepared.evaluation else 0,
-        "signalShards": shards,
-        "signalShardsMissing": missing_shards(store, config, prepared),
-        "signalBytes": targets * width,
-        "teacherEvaluationsMissing": teacher_evaluations_missing(store, config, prepared),
-        "trainingFinished": store.exists(model),
-        "totalSteps": prepared.total_steps,
-        "trainingDigest": prepared.training_digest,
-        "signalDigest": prepared.signal_digest,
-        "reusedPlan": reused,
-    }
+    lost = {name: int(report[name]) + int(report.get(f"evaluation{name[0].upper()}{name[1:]}", 0)) for name in COUNTED}
+    facts = PrepareFacts(
+        rows=int(report["rows"]),
+        sequences=int(report["sequences"]),
+        tokens=int(report["tokens"]),
+        targets=int(report["targets"]),
+        bad_rows=lost["badRows"],
+        dropped_rows=lost["droppedRows"],
+        truncated_rows=lost["truncatedRows"],
+        evaluation_sequences=prepared.evaluation.sequences if prepared.evaluation else 0,
+        signal_shards=shards,
+        signal_shards_missing=missing_shards(store, config, prepared),
+        signal_bytes=targets * row,
+        teacher_evaluations_missing=teacher_evaluations_missing(store, config, prepared),
+        training_finished=store.exists(model),
+        total_steps=prepared.total_steps,
+        training_digest=prepared.training_digest,
+        signal_digest=prepared.signal_digest,
+        reused_plan=reused,
+    )
+    return facts.flat()

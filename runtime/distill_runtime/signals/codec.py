@@ -6,13 +6,13 @@ its own: who reads a range alone can verify it.
 """
 
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save
 
 from distill_runtime.digests import digest_of_bytes
 from distill_runtime.errors import RetryError
+from distill_runtime.signals.spans import EncodedShard, Span, row_bytes
 
 TENSOR = "states"
 """Name of the tensor in the file."""
@@ -20,36 +20,8 @@ DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.f
 """Stored precisions by their name in the spec."""
 
 
-@dataclass(frozen=True)
-class Span:
-    """Where one sequence's rows are in an encoded shard."""
-
-    rows: int
-    start: int
-    """First byte in the object."""
-    length: int
-    """Bytes."""
-    sha256: str
-    """Of these bytes."""
-
-
-@dataclass(frozen=True)
-class EncodedShard:
-    """A shard's rows as one object."""
-
-    data: bytes
-    sha256: str
-    hidden_size: int
-    spans: list[Span]
-
-
 class SpanCorrupt(Exception):
     """Bytes of one sequence are not those that were written."""
-
-
-def row_bytes(hidden_size: int, dtype: str) -> int:
-    """Bytes of one target's signal."""
-    return hidden_size * DTYPES[dtype].itemsize
 
 
 def encode_shard(rows: Many[torch.Tensor], targets: Many[int], dtype: str, *, name: str = "the shard") -> EncodedShard:

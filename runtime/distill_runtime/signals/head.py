@@ -1,9 +1,13 @@
-"""The output head: what makes logits of a last hidden state."""
+"""The output head: what makes logits of a last hidden state. torch is only named here: whoever asks whether a head is
+there need not wait for its import."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
 
 
 class HeadDescription(BaseModel):
@@ -35,12 +39,12 @@ class OutputHead:
     """A head's weights, already cut to the real vocabulary."""
 
     description: HeadDescription
-    weight: torch.Tensor
+    weight: "torch.Tensor"
     """[vocabulary, hidden_size]"""
-    bias: torch.Tensor | None = None
+    bias: "torch.Tensor | None" = None
     """[vocabulary]"""
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: "torch.Tensor") -> "torch.Tensor":
         """Float32 logits [rows, vocabulary] of hidden states [rows, hidden_size]. For tests and a few rows: the
         objective never holds so many."""
         logits = hidden.float() @ self.weight.float().T
@@ -48,5 +52,5 @@ class OutputHead:
             logits = logits + self.bias.float()
         logits = logits * self.description.scale
         if self.description.softcap is not None:
-            logits = self.description.softcap * torch.tanh(logits / self.description.softcap)
+            logits = self.description.softcap * (logits / self.description.softcap).tanh()
         return logits

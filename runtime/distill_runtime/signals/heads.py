@@ -1,4 +1,4 @@
-"""The teacher's output head in the store: published once per teacher and precision, verified when read."""
+"""The weights of the teacher's output head in the store: published once a teacher and precision, checked when read."""
 
 import tempfile
 import time
@@ -7,46 +7,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from distill_runtime import layout
 from distill_runtime.digests import digest_of_file
 from distill_runtime.errors import RetryError
 from distill_runtime.prepared import Prepared
 from distill_runtime.signals.generations import (
     GENERATIONS,
     Damaged,
-    SealedRecord,
     manifest_key,
     mark_bad,
     part_name,
     read_state,
 )
-from distill_runtime.signals.head import HeadDescription, OutputHead
+from distill_runtime.signals.head import OutputHead
+from distill_runtime.signals.head_manifest import HeadManifest, head_folder, read_head_manifest
 from distill_runtime.store.base import ObjectMissing, ObjectStore
-
-HEAD_VERSION = 1
-"""Version of the manifest's form."""
-
-
-class HeadManifest(SealedRecord):
-    """What a head's folder holds."""
-
-    version: int = HEAD_VERSION
-    teacher: str
-    """Digest of the teacher's files."""
-    generation: int
-    part: str
-    """Name of the weights' object below the folder."""
-    sha256: str
-    """Of that object."""
-    description: HeadDescription
-    writer: str
-    time: float
-    """Seconds since the epoch."""
-
-
-def head_folder(prepared: Prepared) -> str:
-    """Where the head of the job's teacher is."""
-    return layout.head_key(f"{prepared.teacher.digest}-{prepared.teacher_dtype}")
 
 
 def publish_head(store: ObjectStore, prepared: Prepared, head: OutputHead, writer: str) -> bool:
@@ -86,23 +60,6 @@ def publish_head(store: ObjectStore, prepared: Prepared, head: OutputHead, write
     return store.put_if_absent(manifest_key(folder, state.generation), manifest.seal())
 
 
-def is_published(store: ObjectStore, prepared: Prepared) -> bool:
-    """Is the head there?"""
-    return read_state(store, head_folder(prepared)).status == "ready"
-
-
-def read_description(store: ObjectStore, prepared: Prepared) -> HeadDescription | None:
-    """What is said of the head; None where it isn't published (or damaged)."""
-    folder = head_folder(prepared)
-    state = read_state(store, folder)
-    if state.status != "ready":
-        return None
-    try:
-        return _read_manifest(store, prepared, state.generation).description
-    except (Damaged, ObjectMissing):
-        return None
-
-
 def read_head(store: ObjectStore, prepared: Prepared, reader: str) -> OutputHead | None:
     """The published head; None where there is none.
 
@@ -117,22 +74,11 @@ def read_head(store: ObjectStore, prepared: Prepared, reader: str) -> OutputHead
     if state.status == "missing":
         return None
     try:
-        manifest = _read_manifest(store, prepared, state.generation)
+        manifest = read_head_manifest(store, prepared, state.generation)
         return _read_weights(store, folder, manifest)
     except Damaged as damage:
         mark_bad(store, folder, damage, reader)
         raise
-
-
-def _read_manifest(store: ObjectStore, prepared: Prepared, generation: int) -> HeadManifest:
-    key = manifest_key(head_folder(prepared), generation)
-    try:
-        manifest = HeadManifest.unseal(store.get(key))
-    except ValueError as error:
-        raise Damaged(key, str(error), generation) from error
-    if (manifest.version, manifest.teacher, manifest.generation) != (HEAD_VERSION, prepared.teacher.digest, generation):
-        raise Damaged(key, "it is another head's", generation)
-    return manifest
 
 
 def _read_weights(store: ObjectStore, folder: str, manifest: HeadManifest) -> OutputHead:

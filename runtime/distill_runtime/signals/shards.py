@@ -16,7 +16,6 @@ from distill_runtime.data.sequence import Sequence
 from distill_runtime.digests import digest_of_bytes
 from distill_runtime.prepared import Record
 from distill_runtime.signals.addresses import folder_of, shard_folder
-from distill_runtime.signals.codec import EncodedShard, Span, row_bytes
 from distill_runtime.signals.generations import (
     Damaged,
     ErrorMark,
@@ -26,6 +25,7 @@ from distill_runtime.signals.generations import (
     manifest_key,
     part_name,
 )
+from distill_runtime.signals.spans import EncodedShard, Span, row_bytes
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 
 MANIFEST_VERSION = 1

@@ -12,6 +12,7 @@ import torch
 
 from distill_runtime import layout
 from distill_runtime.artifacts import store_folder
+from distill_runtime.contract.facts import StudentFacts
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.errors import RetryError
 from distill_runtime.precision import checkpoint_dtype
@@ -50,14 +51,15 @@ class Finished(Record):
     @property
     def facts(self) -> Facts:
         """For the outcome."""
-        return {
-            "steps": self.steps,
-            "exportedStep": self.exported_step,
-            "finalLoss": self.final_loss,
-            "heldOutLoss": self.held_out_loss,
-            "waitFraction": round(self.wait_fraction, 4),
-            "tokensPerSecond": round(self.tokens_per_second, 1),
-        }
+        facts = StudentFacts(
+            steps=self.steps,
+            exported_step=self.exported_step,
+            final_loss=self.final_loss,
+            held_out_loss=self.held_out_loss,
+            wait_fraction=round(self.wait_fraction, 4),
+            tokens_per_second=round(self.tokens_per_second, 1),
+        )
+        return facts.flat()
 
 
 def finished_key(training_digest: str) -> str:

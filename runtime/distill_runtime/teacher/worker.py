@@ -1,9 +1,7 @@
 """The teacher's role: takes missing shards, scores them, writes what it says about each target."""
 
 import logging
-import os
 import signal
-import socket
 import threading
 import time
 from collections import deque
@@ -15,18 +13,18 @@ from types import FrameType
 
 import torch
 
-from distill_runtime.contract import environment
+from distill_runtime.contract.facts import TeacherFacts
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.data.plan import Plan
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.errors import Checkpointed
 from distill_runtime.models import resolve_pin
 from distill_runtime.prepared import Prepared, read_prepared
-from distill_runtime.process import Facts
+from distill_runtime.process import Facts, replica_name
 from distill_runtime.progress import ProgressReporter, cache_folder
 from distill_runtime.signals.head import OutputHead
+from distill_runtime.signals.head_manifest import read_description
 from distill_runtime.signals.head_source import read_head
-from distill_runtime.signals.heads import read_description
 from distill_runtime.store.base import ObjectStore
 from distill_runtime.store.open import open_store
 from distill_runtime.teacher.architectures import check_engine
@@ -34,6 +32,7 @@ from distill_runtime.teacher.canary import check_canary
 from distill_runtime.teacher.engine import TeacherEngine
 from distill_runtime.transport.interface import ShardWork, SignalSink
 from distill_runtime.transport.objectstore_sink import ObjectStoreSink
+from distill_runtime.transport.patience import Pace
 
 SHARDS_IN_FLIGHT = 2
 """Scored shards that wait to be written while the engine works on."""
@@ -57,15 +56,20 @@ class Tally:
     seconds: float = 0.0
     """Wall time of scoring and writing, without loading."""
 
-    def facts(self) -> Facts:
-        """For the termination message."""
-        return {
-            "shardsWritten": self.shards_written,
-            "shardsFailed": self.shards_failed,
-            "sequences": self.sequences,
-            "tokens": self.tokens,
-            "seconds": round(self.seconds, 3),
-        }
+    def facts(self, *, shards: int, done: int, reused: int) -> Facts:
+        """For the termination message. `shards` are all that the job wants, `done` and `reused` those of them that are
+        there and that were there before."""
+        facts = TeacherFacts(
+            shards=shards,
+            shards_done=done,
+            shards_reused=reused,
+            shards_written=self.shards_written,
+            shards_failed=self.shards_failed,
+            sequences=self.sequences,
+            tokens=self.tokens,
+            seconds=round(self.seconds, 3),
+        )
+        return facts.flat()
 
 
 class SignalWorker:
@@ -248,11 +252,14 @@ class Replica:
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
-        self._name = os.environ.get(environment.REPLICA) or socket.gethostname()
+        self._name = replica_name()
+        self._has_work = False
         self._progress = ProgressReporter("teacher")
         self._store = open_store(config.work.storage)
         self._prepared = read_prepared(self._store, config)
-        self._sink = ObjectStoreSink(self._store, config, self._prepared, replica=self._name)
+        self._sink = ObjectStoreSink(
+            self._store, config, self._prepared, replica=self._name, pace=Pace(sleep=self._pause)
+        )
 
     def run(self) -> Facts:
         """Publishes the head where it is missing, then scores what is missing.
@@ -277,9 +284,12 @@ class Replica:
             folder = self._resolve()
             head = self._publish_head(folder)
         first = self._sink.take()
+        reused, _ = self._sink.progress()
         if first is None:
             log.info("no signal is missing: nothing to do")
-            return Tally().facts()
+            return self._facts(Tally(), reused)
+        self._has_work = True
+        self._progress.update(stage="load")
         folder = folder or self._resolve()
         head = head or self._publish_head(folder)
         longest = longest_sequence(self._store, self._prepared)
@@ -295,9 +305,20 @@ class Replica:
                 max_batch_tokens=self._config.work.teacher.max_batch_tokens,
                 done_and_total=self._sink.progress,
             )
-            return worker.run(first).facts()
+            return self._facts(worker.run(first), reused)
         finally:
             engine.close()
+
+    def _facts(self, tally: Tally, reused: int) -> Facts:
+        done, shards = self._sink.progress()
+        return tally.facts(shards=shards, done=done, reused=reused)
+
+    def _pause(self, seconds: float) -> None:
+        """A pause of the sink. Before the engine is loaded it says so: a replica that others leave nothing to do is up,
+        however long that takes."""
+        if not self._has_work:
+            self._progress.update(stage="wait")
+        time.sleep(seconds)
 
     def _resolve(self) -> Path:
         cache = cache_folder()

@@ -12,7 +12,7 @@ from distill_runtime.data.order import Order
 from distill_runtime.data.plan import Plan
 from distill_runtime.prepared import Prepared, Record
 from distill_runtime.signals.addresses import TRAIN, plan_references, signal_root
-from distill_runtime.signals.heads import is_published
+from distill_runtime.signals.head_manifest import is_published
 from distill_runtime.signals.shards import Shard, list_states, shard_of_plan
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 

@@ -12,7 +12,7 @@ from distill_runtime.contract.run import RunConfig
 from distill_runtime.errors import RetryError
 from distill_runtime.prepared import Prepared
 from distill_runtime.signals.addresses import record_use
-from distill_runtime.signals.codec import encode_shard, row_bytes
+from distill_runtime.signals.codec import encode_shard
 from distill_runtime.signals.generations import (
     GENERATIONS,
     Damaged,
@@ -24,8 +24,10 @@ from distill_runtime.signals.generations import (
     read_state,
 )
 from distill_runtime.signals.head import OutputHead
-from distill_runtime.signals.heads import publish_head, read_description
+from distill_runtime.signals.head_manifest import read_description
+from distill_runtime.signals.heads import publish_head
 from distill_runtime.signals.shards import list_states, write_shard
+from distill_runtime.signals.spans import row_bytes
 from distill_runtime.store.base import ObjectStore
 from distill_runtime.transport.claims import Claimant, Claims
 from distill_runtime.transport.demand import NOTHING_READ, Consumption, Demand, Wanted, read_consumption

@@ -12,12 +12,13 @@ from distill_runtime.contract.run import RunConfig
 from distill_runtime.errors import RetryError
 from distill_runtime.prepared import Prepared
 from distill_runtime.signals.addresses import TRAIN, record_use
-from distill_runtime.signals.codec import row_bytes
 from distill_runtime.signals.generations import Damaged
 from distill_runtime.signals.head import OutputHead
-from distill_runtime.signals.heads import head_folder, read_description, read_head
+from distill_runtime.signals.head_manifest import head_folder, read_description
+from distill_runtime.signals.heads import read_head
 from distill_runtime.signals.node_cache import NodeCache
 from distill_runtime.signals.reader import NotReady, ShardReader
+from distill_runtime.signals.spans import row_bytes
 from distill_runtime.store.base import ObjectStore
 from distill_runtime.transport.consumption import ConsumptionPublisher
 from distill_runtime.transport.demand import Demand

@@ -37,9 +37,8 @@ print(f"{folder.name} of attempt {attempt} begins", flush=True)
 """
 SUPERVISE = """
 import sys
-from distill_runtime import supervisor
-supervisor.commands = lambda role, place: [[sys.executable, "-c", sys.argv[2]]]
-sys.exit(supervisor.main([sys.argv[1]]))
+from distill_runtime.supervisor.entry import main
+sys.exit(main([sys.argv[1]], lambda role, place: [[sys.executable, "-c", sys.argv[2]]]))
 """
 
 

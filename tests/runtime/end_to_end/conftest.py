@@ -14,6 +14,19 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def job(tmp_path: Path, tiny_teacher: Path) -> LocalJob:
+    """A job that nobody has run yet, with a store of its own."""
+    return small_job(tmp_path, tiny_teacher)
+
+
+@pytest.fixture(scope="session")
+def finished_job(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Path) -> LocalJob:
+    """The same job, run to its end once for all tests that compare with it. Its store is only added to."""
+    finished = small_job(tmp_path_factory.mktemp("finished"), tiny_teacher)
+    finished.run().expect(0)
+    return finished
+
+
+def small_job(tmp_path: Path, tiny_teacher: Path) -> LocalJob:
     """A job that takes seconds: 26 training rows, 7 held-out rows, 8 steps, plain SGD, float32."""
     train = write_rows(tmp_path / "train.jsonl", rows(26))
     held_out = write_rows(tmp_path / "heldout.jsonl", rows(7))

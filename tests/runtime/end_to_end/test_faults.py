@@ -27,16 +27,20 @@ def saved_step(job: LocalJob) -> int:
     return 0
 
 
+LONG = {"training": {"steps": 60, "checkpointEverySteps": 1, "evaluateEverySteps": 20}}
+"""Long enough to be hit in the middle."""
+
+
 @pytest.fixture
 def job(job: LocalJob) -> LocalJob:
-    """Long enough to be hit in the middle."""
-    return job.changed({"training": {"steps": 60, "checkpointEverySteps": 1, "evaluateEverySteps": 20}})
+    """A job that can be hit in the middle."""
+    return job.changed(LONG)
 
 
-@pytest.fixture
-def undisturbed(job: LocalJob, tmp_path: Path) -> list[float]:
+@pytest.fixture(scope="module")
+def undisturbed(finished_job: LocalJob) -> list[float]:
     """The losses of the job when nothing happens to it."""
-    other = job.changed({"storage": {"uri": f"file://{tmp_path}/undisturbed"}}, name="undisturbed")
+    other = finished_job.changed(LONG, name="undisturbed")
     other.run().expect(0)
     return other.losses()
 

@@ -1,10 +1,12 @@
 """Nothing is computed twice for the same inputs."""
 
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.fixtures.models import save_tiny_model, tiny_tokenizer
-from tests.runtime.end_to_end.local_job import LocalJob
+from tests.runtime.end_to_end.local_job import LocalJob, wait_until
 
 
 def test_a_second_run_and_another_student_start_no_teacher(job: LocalJob) -> None:
@@ -29,9 +31,7 @@ def test_a_second_run_and_another_student_start_no_teacher(job: LocalJob) -> Non
         assert other.report().teacher == first.teacher
 
 
-def test_another_teacher_dtype_or_template_starts_a_teacher(job: LocalJob, tmp_path: Path) -> None:
-    job = job.changed({"training": {"steps": 1, "evaluateEverySteps": 0}})
-    job.run().expect(0)
+def test_another_teacher_dtype_or_template_starts_a_teacher(finished_job: LocalJob, tmp_path: Path) -> None:
     template = tiny_tokenizer().chat_template
     assert isinstance(template, str)
     folder = save_tiny_model(tmp_path / "other", seed=2, layers=4, head_dim=32)
@@ -41,6 +41,13 @@ def test_another_teacher_dtype_or_template_starts_a_teacher(job: LocalJob, tmp_p
         "template": {"data": {"chatTemplate": "{{ bos_token }}" + template}},
     }
     for what, changes in others.items():
-        other = job.changed(changes, name=what)
-        other.run().expect(0)
-        assert "loading the teacher" in other.logs("teacher"), what
+        other = finished_job.changed(changes, name=what)
+        running = other.start()
+        wait_until(f"a teacher for other {what}", partial(loads_a_teacher, other), running)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=120)
+
+
+def loads_a_teacher(job: LocalJob) -> bool:
+    """Whether the job has found that its teacher has something to do."""
+    return "loading the teacher" in job.logs("teacher")

@@ -42,11 +42,8 @@ def tasks(tmp_path: Path) -> dict[str, object]:
 
 
 def test_vllm_s3_two_teachers_two_workers_and_tasks(
-    job: LocalJob, tasks: dict[str, object], s3_server: S3Server, s3_storage: Storage
+    job: LocalJob, finished_job: LocalJob, tasks: dict[str, object], s3_server: S3Server, s3_storage: Storage
 ) -> None:
-    job.run().expect(0)
-    losses = job.losses()
-
     storage = s3_storage.model_dump(by_alias=True, exclude_none=True)
     whole = job.changed(
         {
@@ -61,7 +58,7 @@ def test_vllm_s3_two_teachers_two_workers_and_tasks(
     )
     whole.environment = s3_server.environment()
     ended = whole.run().expect(0)
-    assert whole.losses() == pytest.approx(losses, rel=TOLERANCE)
+    assert whole.losses() == pytest.approx(finished_job.losses(), rel=TOLERANCE)
     for column in ("teacher", "before", "after"):
         assert column in ended.output.lower()
 
@@ -123,9 +120,7 @@ def served_tokens(folder: Path, ids: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("mode", ["offline", "streaming"])
-def test_offline_and_streaming_give_the_same_losses(job: LocalJob, mode: str) -> None:
-    job.run().expect(0)
-    losses = job.losses()
+def test_offline_and_streaming_give_the_same_losses(job: LocalJob, finished_job: LocalJob, mode: str) -> None:
     other = job.changed(
         {
             "storage": {"uri": f"file://{job.folder}/{mode}"},
@@ -135,7 +130,7 @@ def test_offline_and_streaming_give_the_same_losses(job: LocalJob, mode: str) ->
         name=mode,
     )
     other.run().expect(0)
-    assert other.losses() == pytest.approx(losses, rel=1e-5)
+    assert other.losses() == pytest.approx(finished_job.losses(), rel=1e-5)
     kept = list((job.folder / mode).glob("trainings/*/signals/**/*.safetensors"))
     if mode == "streaming":
         shards = list((job.folder / mode).glob("trainings/*/signals/*/*"))

@@ -166,3 +166,34 @@ def test_the_process_ends_with_the_scores_as_its_facts(job: TinyJob, scored: dic
     outcome = Outcome.model_validate_json((tmp_path / "state" / "outcome.json").read_bytes())
     assert outcome.role == "evaluate"
     assert outcome.facts == scored
+
+
+def test_of_two_teacher_replicas_one_answers_and_both_end_with_the_answers_stored(job: TinyJob, tmp_path: Path):
+    work = job.config.work.model_dump()
+    task = {**work["evaluation"]["tasks"][1], "max_new_tokens": 7}
+    tasks = [work["evaluation"]["tasks"][0], task]
+    changed = {**job.config.model_dump(), "uid": "u5", "work": {**work, "evaluation": {"tasks": tasks}}}
+    config = RunConfig.model_validate(changed)
+    job.store.put(layout.prepared_key(config), job.prepared.model_dump_json().encode())
+    (tmp_path / "run.json").write_text(config.model_dump_json(by_alias=True))
+    assert teacher_evaluations_missing(job.store, config, job.prepared) == 1
+    command = [sys.executable, "-m", "distill_runtime.evaluation", "--subject", "teacher"]
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    for name in ("teacher-0", "teacher-1"):
+        environment = {
+            **os.environ,
+            "DISTILL_RUN_CONFIG": str(tmp_path / "run.json"),
+            "DISTILL_STATE_DIR": str(tmp_path / name),
+            "DISTILL_CACHE_DIR": str(job.folder / "cache"),
+            "DISTILL_REPLICA": name,
+        }
+        processes[name] = subprocess.Popen(command, env=environment)
+    facts: list[dict[str, Any]] = []
+    for name, process in processes.items():
+        assert process.wait(300) == 0
+        outcome = Outcome.model_validate_json((tmp_path / name / "outcome.json").read_bytes())
+        assert outcome.role == "teacher"
+        facts.append(outcome.facts)
+    assert sorted(fact["answersMade"] for fact in facts) == [0, 1]
+    assert sorted(fact["answersReused"] for fact in facts) == [0, 1]
+    assert teacher_evaluations_missing(job.store, config, job.prepared) == 0

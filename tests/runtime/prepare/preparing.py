@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,15 +73,15 @@ class Job:
             {"namespace": "test", "name": "job", "uid": self.uid, "attempt": 1, "work": self.work}
         )
 
-    def run(self) -> Ended:
-        """Runs `python -m distill_runtime.prepare`."""
+    def run(self, command: Sequence[str] = ("-m", "distill_runtime.prepare")) -> Ended:
+        """Runs `python -m distill_runtime.prepare`, or what else is to be run of it."""
         state = self.folder / "state"
         state.mkdir(exist_ok=True)
         (state / "outcome.json").unlink(missing_ok=True)
         path = self.folder / "run.json"
         path.write_text(self.config.model_dump_json(by_alias=True))
         ended = subprocess.run(
-            [sys.executable, "-m", "distill_runtime.prepare"],
+            [sys.executable, *command],
             env={
                 **os.environ,
                 environment.RUN_CONFIG: str(path),

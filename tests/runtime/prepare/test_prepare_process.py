@@ -50,6 +50,26 @@ def test_a_job_is_prepared_and_a_second_run_finds_it_so(job: Job) -> None:
     assert "nothing has changed" in second.log
 
 
+WITHOUT_ENGINES = """
+import sys
+from distill_runtime import process
+from distill_runtime.prepare.role import prepare
+def checked(config):
+    facts = prepare(config)
+    loaded = [name for name in ("torch", "transformers", "vllm") if name in sys.modules]
+    assert not loaded, loaded
+    return facts
+process.run_role("prepare", checked)
+"""
+
+
+def test_a_job_that_is_prepared_is_found_so_without_torch(job: Job) -> None:
+    assert job.run().code == 0
+    again = job.run(["-c", WITHOUT_ENGINES])
+    assert again.code == 0, again.message
+    assert again.facts["reusedPlan"] is True
+
+
 def _missing_file(job: Job, models: Path) -> Job:
     return job.changed({"data": {"train": f"file://{job.folder}/nowhere.jsonl"}})
 

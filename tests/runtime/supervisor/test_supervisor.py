@@ -6,126 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from distill_runtime.contract import environment
 from distill_runtime.contract.outcome import ExitCode, Outcome
-from distill_runtime.contract.run import RunConfig, Work
-from distill_runtime.contract.sections import Data, Storage, Student, Teacher
-
-SECONDS = 30.0
-"""Longest wait for anything here on a busy machine."""
-
-SUPERVISE = """
-import sys, json, pathlib
-from distill_runtime import supervisor
-commands = [[sys.executable, "-c", program] for program in json.loads(sys.argv[1])]
-supervisor.commands = lambda role, place: commands
-sys.exit(supervisor.main(["student"]))
-"""
-SAY = """
-import os, sys, json, signal, time, subprocess, pathlib
-folder = pathlib.Path(os.environ["DISTILL_STATE_DIR"])
-def say(code, reason, name="outcome.json", **more):
-    word = {"role": "student", "code": code, "reason": reason, "message": f"{reason}.", **more}
-    (folder / name).write_text(json.dumps(word))
-def here(name="here"):
-    (folder / name).write_text(str(os.getpid()))
-"""
-SLEEP = "here(); time.sleep(120)"
-SAVES = """
-def save(*_):
-    with (folder / "signals").open("a") as file:
-        file.write("TERM\\n")
-    time.sleep(0.3)
-    say(143, "Checkpointed")
-    os._exit(143)
-signal.signal(signal.SIGTERM, save)
-here()
-while True:
-    time.sleep(0.05)
-"""
-STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen"
-        time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-@dataclass
-class Container:
-    """A state folder and the supervisors that ran in it."""
-
-    folder: Path
-    started: list["subprocess.Popen[str]"]
-
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
-
-    def start(self, *programs: str, **more: str) -> "subprocess.Popen[str]":
-        environ = {
-            **os.environ,
-            environment.RUN_CONFIG: str(self.folder / "config.json"),
-            environment.STATE_DIR: str(self.state),
-            environment.TERMINATION_LOG: str(self.folder / "termination-log"),
-            **more,
-        }
-        command = [sys.executable, "-c", SUPERVISE, json.dumps([SAY + program for program in programs])]
-        process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        self.started.append(process)
-        return process
-
-    def run(self, *programs: str, **more: str) -> Outcome:
-        return self.end_of(self.start(*programs, **more))
-
-    def end_of(self, process: "subprocess.Popen[str]") -> Outcome:
-        """How it ended: exit code, last word and termination message say the same."""
-        _, log = process.communicate(timeout=SECONDS)
-        outcome = Outcome.model_validate_json((self.state / "outcome.json").read_bytes())
-        assert process.returncode == outcome.code, log
-        assert (self.folder / "termination-log").read_text() == outcome.termination_message()
-        return outcome
-
-    def wait_for_role(self, name: str = "here") -> int:
-        """Waits until the role says where it is; gives its process id."""
-        path = self.state / name
-        wait_for(lambda: path.exists() and path.read_text() != "", f"{name} of the role")
-        return int(path.read_text())
-
-
-@pytest.fixture
-def container(tmp_path: Path) -> Iterator[Container]:
-    work = Work(
-        teacher=Teacher(model="hf://a/b"),
-        student=Student(model="hf://a/c"),
-        data=Data(train="file:///d.jsonl"),
-        storage=Storage(uri="file:///s"),
-    )
-    config = RunConfig(namespace="n", name="job", uid="u", attempt=2, work=work)
-    (tmp_path / "config.json").write_text(config.model_dump_json(by_alias=True))
-    container = Container(tmp_path, [])
-    yield container
-    for process in container.started:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+from tests.runtime.supervisor.container import (
+    SAVES,
+    SAY,
+    SECONDS,
+    SLEEP,
+    STUBBORN,
+    SUPERVISE,
+    Container,
+    alive,
+    wait_for,
+)
 
 
 def test_a_finished_role_ends_0_with_its_facts(container: Container) -> None:
@@ -287,16 +183,12 @@ def test_the_death_of_the_command_line_ends_the_role_with_a_checkpoint(container
     parent = (
         "import subprocess, sys, os, time, json\n"
         "os.environ['DISTILL_PARENT'] = str(os.getpid())\n"
-        "subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]], start_new_session=True)\n"
+        "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]], start_new_session=True)\n"
         "time.sleep(120)"
     )
-    environ = {
-        **os.environ,
-        environment.RUN_CONFIG: str(container.folder / "config.json"),
-        environment.STATE_DIR: str(container.state),
-    }
-    command = [sys.executable, "-c", parent, SUPERVISE, json.dumps([SAY + SAVES])]
-    process = subprocess.Popen(command, env=environ)
+    commands = json.dumps([["-c", SAY + SAVES]])
+    command = [sys.executable, "-c", parent, SUPERVISE, "student", "300", commands]
+    process = subprocess.Popen(command, env=container.environ())
     role = container.wait_for_role()
     process.kill()
     process.wait(SECONDS)

@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from distill_runtime import layout
 from distill_runtime.contract import environment
+from distill_runtime.contract.facts import TeacherFacts
 from distill_runtime.data.plan import Plan
 from distill_runtime.models import resolve_model
 from distill_runtime.signals.addresses import plan_references, signal_digest
@@ -105,6 +106,8 @@ def test_a_teacher_writes_all_signals_and_the_next_one_starts_no_engine(tmp_path
     assert outcome["facts"]["tokens"] == sum(int(plan.lengths.sum()) for plan in plans.values())
     assert job.store.exists(canary_key(job.prepared))
     assert _ready_shards(job) == outcome["facts"]["shardsWritten"]
+    found = TeacherFacts.read(outcome["facts"])
+    assert (found.shards, found.shards_done, found.shards_reused) == (found.shards_written, found.shards_written, 0)
 
     engine = TransformersEngine(tmp_path / "teacher", dtype="float32", gpus=0, max_batch_tokens=64)
     source = job.source(teachers=0)
@@ -118,7 +121,9 @@ def test_a_teacher_writes_all_signals_and_the_next_one_starts_no_engine(tmp_path
 
     code, _ = _end(_start(tmp_path, "teacher-1", "-c", WITHOUT_VLLM), tmp_path, "teacher-1")
     assert code == 0, _log(tmp_path, "teacher-1")
-    assert "'shardsWritten': 0" in _log(tmp_path, "teacher-1")
+    said = _log(tmp_path, "teacher-1")
+    assert "'shardsWritten': 0" in said
+    assert f"'shardsReused': {found.shards}" in said
 
 
 def test_sigterm_ends_a_teacher_with_143_and_another_one_finishes(tmp_path: Path) -> None:
@@ -181,3 +186,23 @@ def test_gpus_that_are_not_there_are_named(engine: str, tmp_path: Path) -> None:
     code, outcome = _end(_start(tmp_path, "teacher-0"), tmp_path, "teacher-0")
     assert code == 65
     assert "set teacher.gpus to 0" in outcome["message"]
+
+
+def test_a_replica_that_others_leave_nothing_to_do_says_that_it_waits(tmp_path: Path) -> None:
+    job = _prepare(tmp_path, engine="transformers", sequences=4, shard_sequences=4)
+    other = job.sink("other")
+    plans = [Plan(job.store, reference) for reference in plan_references(job.prepared).values()]
+    for _ in range(sum(len(plan.shard_sizes) for plan in plans)):
+        assert other.take() is not None
+    process = _start(tmp_path, "teacher-0")
+    try:
+        progress = tmp_path / "teacher-0" / "progress.json"
+        deadline = time.monotonic() + 120
+        while not (progress.exists() and json.loads(progress.read_text())["stage"] == "wait"):
+            assert process.poll() is None, _log(tmp_path, "teacher-0")
+            assert time.monotonic() < deadline, _log(tmp_path, "teacher-0")
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+        job.close()

@@ -11,7 +11,7 @@ import torch
 
 from distill_runtime.errors import RetryError, UserError
 from distill_runtime.signals.generations import GENERATIONS
-from distill_runtime.signals.heads import head_folder
+from distill_runtime.signals.head_manifest import head_folder
 from distill_runtime.store.base import ObjectStore
 from distill_runtime.transport.demand import missing_shards
 from distill_runtime.transport.patience import Pace

@@ -33,14 +33,27 @@ def test_the_report_says_how_many_bytes_all_signals_take():
     assert (report.steps, report.exported_step) == (4, 2)
 
 
-def test_facts_are_flat_and_few_even_with_32_tasks():
-    tasks = {f"task-{number}": TaskScores(kind="classification", examples=3, accuracy=0.5) for number in range(32)}
+def test_facts_have_the_places_of_the_results_and_both_scores_of_each_task():
+    facts = facts_of(sample_report(), page="file:///store/report.html")
+    assert facts["model"] == "file:///runs/store/trainings/9f3/model"
+    assert facts["report"] == "file:///store/report.html"
+    assert (facts["studentAfterKl"], facts["teacherPerplexity"]) == (0.92, 8.21)
+    assert "teacherKl" not in facts
+    assert (facts["desks.teacher.accuracy"], facts["desks.teacher.macroF1"]) == (0.87, 0.8352)
+    assert (facts["capitals.studentAfter.exactMatch"], facts["capitals.studentAfter.tokenF1"]) == (0.632, 0.711)
+
+
+def test_of_very_many_tasks_the_last_ones_are_only_in_the_report():
+    scores = TaskScores(kind="classification", examples=3, accuracy=0.5, macro_f1=0.25)
+    tasks = {f"task-{number}": scores for number in range(32)}
     sample = sample_report()
-    report = sample.model_copy(update={"teacher": sample.teacher.model_copy(update={"tasks": tasks})})
-    facts = facts_of(report)
+    subjects = {name: getattr(sample, name) for name in ("teacher", "student_before", "student_after")}
+    report = sample.model_copy(
+        update={name: subject.model_copy(update={"tasks": tasks}) for name, subject in subjects.items()}
+    )
+    facts = facts_of(report, page="file:///report.html")
     assert len(facts) <= 60
-    assert facts["studentAfterKl"] == 0.92
-    assert facts["teacherPerplexity"] == 8.21
-    assert facts["task-0.teacher"] == 0.5
-    assert facts["task-0.studentAfter"] is None
-    assert all(value is None or isinstance(value, str | int | float) for value in facts.values())
+    told = {name.partition(".")[0] for name in facts if name.startswith("task-")}
+    assert told == {f"task-{number}" for number in range(len(told))}
+    assert len(told) >= 7
+    assert facts["tasksLeftOut"] == 32 - len(told)
