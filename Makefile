@@ -6,12 +6,13 @@ SHELL := /bin/bash
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/distill-operator
 UV_VERSION := 0.13.9
 UV := $(or $(shell command -v uv),$(CACHE)/uv-$(UV_VERSION)/bin/uv)
-SYNC := $(UV) sync --quiet --frozen --extra cpu --extra operator --group dev --group demo
+SYNC := $(UV) sync --quiet --frozen --extra cpu --extra operator --group dev --group demo \
+	$(if $(shell command -v go),,--group go)
 RUN := $(UV) run --no-sync
 
 .PHONY: help
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(CACHE)/uv-$(UV_VERSION)/bin/uv:
 	@echo "Installing uv $(UV_VERSION) into $(CACHE) …"
@@ -39,6 +40,18 @@ test: .venv/.synced ## Run all tests.
 test-unit: .venv/.synced ## Run the tests that take seconds.
 	$(RUN) pytest tests/unit
 
+.PHONY: cluster
+cluster: .venv/.synced ## Bring up a Kubernetes with two nodes and fake GPUs on this machine (root, Debian).
+	@$(RUN) python -m tests.testcluster up
+
+.PHONY: cluster-down
+cluster-down: .venv/.synced ## Take it down; nothing of it stays.
+	@$(RUN) python -m tests.testcluster down
+
+.PHONY: cluster-build
+cluster-build: .venv/.synced ## Build the programs of the test cluster (20 minutes the first time; needs Go).
+	@$(RUN) python -m tests.testcluster build
+
 .PHONY: lint
 lint: .venv/.synced ## Check format, style and types.
 	$(RUN) ruff format --check .
@@ -59,12 +72,15 @@ bench: .venv/.synced ## Measure objective, store, codec and teacher against plai
 
 .PHONY: generate
 generate: .venv/.synced ## Write all generated files anew.
+	$(RUN) python -m distill_operator.api.crd crds/distill-operator.io_distilljobs.yaml \
+		--chart charts/distill-operator/templates/crd.yaml
+	$(RUN) python -m distill_operator.configuration_schema charts/distill-operator/values.schema.json
 	$(RUN) python -m distill_operator.api.reference docs/reference/distilljob.md
 
 .PHONY: verify
 verify: generate ## Check that generated files are up to date.
 	$(UV) lock --check
-	git diff --exit-code -- docs/reference
+	git diff --exit-code -- crds charts docs/reference
 
 .PHONY: clean
 clean: ## Remove what runs and tools left in this folder (not the cache, not .venv).

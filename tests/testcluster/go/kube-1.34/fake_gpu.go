@@ -1,0 +1,1 @@
+../kube/fake_gpu.go
