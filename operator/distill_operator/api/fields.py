@@ -16,6 +16,8 @@ Json: TypeAlias = Any
 """Plain data: mappings, lists, strings, numbers, booleans, None."""
 
 _ABSENT: Json = object()
+_KEY = "[key]"
+"""What pydantic puts behind the key of a mapping when the key is wrong, not the value."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Place:
     """Members of the union that the value is none of: then the union's error is the one to tell."""
     foreign: bool = False
     """The error is about a member of a union that the value was never meant to be."""
+    of_key: bool = False
+    """The error is about a key of the mapping at the path."""
 
 
 def field_names(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -120,6 +124,8 @@ def locate(root: type[BaseModel], document: Json, location: Sequence[str | int])
             annotation = chosen
             continue
         step, bare = steps.pop(0), without_metadata(next(iter(choices)))
+        if get_origin(bare) is dict and steps == [_KEY]:
+            return Place(path, get_args(bare)[0], parent, of_key=True)
         path += f"[{step}]" if isinstance(step, int) else f"{'.' if path else ''}{step}"
         value = _child(value, step)
         annotation, parent = _step(bare, step), bare if is_model(bare) else None
@@ -176,13 +182,16 @@ def without_nulls(annotation: Any, value: Json) -> Json:
     bare = without_metadata(member_for(annotation, value))
     if isinstance(value, Mapping):
         mapping = cast("Mapping[str, Json]", value)
+        if get_origin(bare) is dict:
+            return {key: item for key, item in mapping.items() if item is not None}
         if not is_model(bare):
             return mapping
         known = field_names(bare)
+        droppable = {name for member in members(annotation) if is_model(member) for name in field_names(member)}
         return {
             key: without_nulls(field_type(known[key]), item) if key in known else item
             for key, item in mapping.items()
-            if item is not None or key not in known
+            if item is not None or key not in droppable
         }
     if isinstance(value, list) and get_origin(bare) is list:
         items = cast("list[Json]", value)

@@ -1,9 +1,12 @@
 """The resource. Sections, defaults and bounds come from the contract; only what is the resource's own is here."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from distill_operator.api.pods import RolePods
+from distill_operator.api.policy import Policy
+from distill_operator.api.status import DistillJobStatus, Time
 from distill_runtime.contract.run import Work
 from distill_runtime.contract.sections import Section
 
@@ -26,6 +29,14 @@ class Metadata(Section):
     """Namespace of the job."""
     uid: str | None = Field(default=None, min_length=1, max_length=63)
     """Identity of the object, given by the API server."""
+    generation: int = Field(default=1, ge=0)
+    """Counts the changes of the spec."""
+    creation_timestamp: Time | None = None
+    """When the object was made."""
+    deletion_timestamp: Time | None = None
+    """When the object's deletion was asked for."""
+    resource_version: str | None = None
+    """Version of the object, for writes that must not meet another's."""
     labels: dict[str, str] = Field(default={})
     """Labels."""
     annotations: dict[str, str] = Field(default={})
@@ -35,6 +46,10 @@ class Metadata(Section):
 class JobSpec(Work):
     """What is wanted: the work, and how the operator treats it."""
 
+    policy: Policy = Policy()
+    """How failures, hangs and ends are treated."""
+    pods: RolePods = RolePods()
+    """The pods of each role: node pools, resources, environment, volumes."""
     suspend: bool = False
     """Holds the job: no pod runs until it is false."""
     managed_by: str | None = Field(default=None, min_length=1, max_length=253)
@@ -56,5 +71,5 @@ class DistillJob(Section):
     """Name, namespace, labels."""
     spec: JobSpec
     """What is wanted."""
-    status: dict[str, Any] | None = None
+    status: DistillJobStatus | None = None
     """What the operator reports; never read from a manifest."""

@@ -10,6 +10,7 @@ from distill_operator.api.document import InvalidDocument, read_documents
 from distill_operator.api.fields import without_nulls
 from distill_operator.api.job import API_VERSION, KIND, DistillJob
 from distill_operator.api.sentences import messages, show
+from distill_operator.api.status import with_known_phase
 
 
 class InvalidJob(Exception):
@@ -39,7 +40,7 @@ def load_job(text: str, source: str) -> DistillJob:
 
 
 def job_of(document: Any, source: str) -> DistillJob:
-    """A DistillJob of plain data.
+    """A DistillJob of plain data: of a manifest, or of an object as the API server has it.
 
     Raises
     ------
@@ -49,6 +50,8 @@ def job_of(document: Any, source: str) -> DistillJob:
     if not isinstance(document, Mapping):
         raise InvalidJob(source, [f"must be a mapping with apiVersion, kind, metadata and spec, got {show(document)}"])
     given = without_nulls(DistillJob, cast("Mapping[str, Any]", document))
+    if isinstance(given.get("status"), Mapping):
+        given = {**given, "status": with_known_phase(given["status"])}
     try:
         # JSON mode is strict about types (no "8" for 8) but takes lists for tuples and 1 for 1.0.
         return DistillJob.model_validate_json(json.dumps(given), strict=True, by_alias=True, by_name=False)

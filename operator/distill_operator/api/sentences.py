@@ -6,13 +6,30 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
-from distill_operator.api.fields import Json, Place, field_names, is_model, locate, without_metadata
+from distill_operator.api.fields import Json, Place, constraints, field_names, is_model, locate, without_metadata
+from distill_operator.api.names import (
+    AbsolutePath,
+    DataKey,
+    LabelKey,
+    LabelValue,
+    ObjectName,
+    RelativePath,
+    VariableName,
+    VolumeName,
+)
+from distill_operator.api.quantities import PATTERN
 
 LONGEST_VALUE = 80
 """Characters of a wrong value that are shown."""
+
+
+def pattern_of(text: Any) -> str:
+    """The pattern of a constrained text type."""
+    return next(str(item.pattern) for item in constraints(text) if isinstance(item, StringConstraints))
+
 
 PATTERNS = {
     r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$": (
@@ -22,6 +39,22 @@ PATTERNS = {
         "must have only lower-case letters, digits and '-', begin with a letter and end with a letter or digit"
     ),
     r"^https?://[^\s]+$": "must begin with http:// or https:// and have no spaces",
+    pattern_of(LabelKey): (
+        "must be a name of at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends; a DNS "
+        "name and '/' may stand before it"
+    ),
+    pattern_of(LabelValue): (
+        "must have only letters, digits, '-', '_' and '.', with a letter or digit at both ends, or be empty"
+    ),
+    pattern_of(ObjectName): (
+        "must have only lower-case letters, digits, '-' and '.', with a letter or digit at both ends"
+    ),
+    pattern_of(VolumeName): "must have only lower-case letters, digits and '-', with a letter or digit at both ends",
+    pattern_of(VariableName): "must have only letters, digits and '_', and not begin with a digit",
+    pattern_of(DataKey): "must have only letters, digits, '-', '_' and '.'",
+    pattern_of(AbsolutePath): "must be a path from the root without ':', '.' and '..', and without '/' at its end",
+    pattern_of(RelativePath): "must be a path that doesn't begin or end with '/', without '.' and '..'",
+    PATTERN: "must be a quantity such as 500m, 8 or 64Gi",
 }
 """What each pattern of the schema means. Patterns of URIs are read from their list of schemes."""
 
@@ -77,8 +110,9 @@ def _message(place: Place, details: ErrorDetails) -> str:
         return _join(path, f"must be {_or(str(context['expected_tags']))}, got {show(context['tag'])}")
     if kind == "extra_forbidden":
         return _join(path, _unknown_field(place))
-    sentence = _SENTENCES.get(kind)
-    return _join(path, sentence(context, value) if sentence else f"{details['msg']}, got {show(value)}")
+    words = _SENTENCES.get(kind)
+    sentence = words(context, value) if words else f"{details['msg']}, got {show(value)}"
+    return _join(path, f"a key {sentence}" if place.of_key else sentence)
 
 
 def _join(path: str, sentence: str) -> str:

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from distill_operator.constants import MASTER_PORT
 from distill_runtime.contract import environment
 from distill_runtime.contract.run import Role, Work
-
-MASTER_PORT = 29400
-"""Port of the students' rendezvous in a pod, where no other process can hold it."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +17,11 @@ class Container:
     command: list[str] = field(hash=False)
     environment: dict[str, str] = field(default_factory=dict[str, str], hash=False)
     """What only the job decides; paths and devices are added by the place."""
+
+
+def supervisor_command(role: Role) -> list[str]:
+    """What every container of a role starts."""
+    return ["python", "-m", "distill_runtime.supervisor", role]
 
 
 def prepare_container() -> Container:
@@ -38,17 +41,24 @@ def teacher_containers(replicas: int, *, evaluate: bool) -> list[Container]:
     ]
 
 
-def student_containers(
+def student_environment(
     work: Work, *, teachers: int, master_address: str, master_port: int = MASTER_PORT
-) -> list[Container]:
-    """The student's workers, with `teachers` replicas running beside them."""
-    shared = {
+) -> dict[str, str]:
+    """What all student workers are told, with `teachers` replicas running beside them."""
+    return {
         environment.TEACHERS: str(teachers),
         environment.NODES: str(work.student.workers),
         environment.PROCESSES: str(max(1, work.student.gpus_per_worker)),
         environment.MASTER_ADDRESS: master_address,
         environment.MASTER_PORT: str(master_port),
     }
+
+
+def student_containers(
+    work: Work, *, teachers: int, master_address: str, master_port: int = MASTER_PORT
+) -> list[Container]:
+    """The student's workers, with `teachers` replicas running beside them."""
+    shared = student_environment(work, teachers=teachers, master_address=master_address, master_port=master_port)
     return [
         _container("student", f"student-{rank}", {**shared, environment.NODE_RANK: str(rank)})
         for rank in range(work.student.workers)
@@ -61,4 +71,4 @@ def evaluate_container() -> Container:
 
 
 def _container(role: Role, name: str, own: dict[str, str]) -> Container:
-    return Container(role, name, ["python", "-m", "distill_runtime.supervisor", role], own)
+    return Container(role, name, supervisor_command(role), own)

@@ -12,126 +12,19 @@ from pydantic import BaseModel, StringConstraints
 from distill_operator.api import DistillJob
 from distill_operator.api.fields import constraints, field_names, field_type, is_model, without_metadata
 from distill_operator.api.sentences import LONGEST_VALUE, pattern_sentence
-from tests.unit.api.manifest import REMOVE, SMALLEST, changed, errors_of, load
-
-TASK = {"kind": "classification", "name": "t", "data": "file://t.jsonl"}
-ONE_MISTAKE: list[tuple[str, Any, str]] = [
-    ("spec.training.globalBatch", 0, "spec.training.globalBatch: must be at least 1, got 0"),
-    ("spec.teacher.gpus", 65, "spec.teacher.gpus: must be at most 64, got 65"),
-    ("spec.training.optimizer.learningRate", 0, "spec.training.optimizer.learningRate: must be greater than 0, got 0"),
-    ("spec.training.optimizer.betas", [0.9, 1], "spec.training.optimizer.betas[1]: must be less than 1, got 1"),
-    ("spec.training.optimizer.betas", [0.9], "spec.training.optimizer.betas[1]: is required"),
-    ("spec.training.optimizer.betas", 3, "spec.training.optimizer.betas: must be a list, got 3"),
-    ("spec.teacher.gpus", "2", 'spec.teacher.gpus: must be a whole number, got "2"'),
-    ("spec.teacher.gpus", 1.5, "spec.teacher.gpus: must be a whole number, got 1.5"),
-    ("spec.training.epochs", "many", 'spec.training.epochs: must be a number, got "many"'),
-    ("spec.training.packing", "maybe", 'spec.training.packing: must be true or false, got "maybe"'),
-    ("spec.training.packing", 1, "spec.training.packing: must be true or false, got 1"),
-    ("spec.storage.secretName", True, "spec.storage.secretName: must be text, got true; put it in quotes"),
-    ("spec.storage.region", "", "spec.storage.region: must have at least 1 character, got 0"),
-    (
-        "spec.storage.uri",
-        "hf://a",
-        'spec.storage.uri: must be a URI that begins with file:// or s3://, without spaces, got "hf://a"',
-    ),
-    (
-        "spec.teacher.model",
-        "ftp://host/model",
-        "spec.teacher.model: must be a URI that begins with file://, s3://, hf:// or pvc://, without spaces, "
-        'got "ftp://host/model"',
-    ),
-    (
-        "spec.storage.endpoint",
-        "minio:9000",
-        'spec.storage.endpoint: must begin with http:// or https:// and have no spaces, got "minio:9000"',
-    ),
-    (
-        "spec.signal.mode",
-        "hybird",
-        "spec.signal.mode: must be 'hybrid', 'streaming' or 'offline', got \"hybird\"",
-    ),
-    ("spec.training.zeroStage", 4, "spec.training.zeroStage: must be 0, 1, 2 or 3, got 4"),
-    ("spec.teacher", "hf://a/b", 'spec.teacher: must be a mapping, got "hf://a/b"'),
-    ("spec.data", [1], "spec.data: must be a mapping, got a list"),
-    ("spec.data.train", 5, "spec.data.train: must be text or a list, got 5"),
-    ("spec.data.train", {"uri": "x"}, "spec.data.train: must be text or a list, got a mapping"),
-    ("spec.data.train", [], "spec.data.train: must have at least 1 entry, got 0"),
-    ("spec.data.evaluation", ["s3://a/b", 3], "spec.data.evaluation[1]: must be text, got 3; put it in quotes"),
-    (
-        "spec.data.train",
-        ["s3://a/b", "/c/d.jsonl"],
-        "spec.data.train[1]: must be a URI that begins with file://, s3://, hf:// or pvc://, without spaces, "
-        'got "/c/d.jsonl"',
-    ),
-    (
-        "spec.data.train",
-        "./train.jsonl",
-        "spec.data.train: must be a URI that begins with file://, s3://, hf:// or pvc://, without spaces, "
-        'got "./train.jsonl"',
-    ),
-    ("spec.teacher.model", REMOVE, "spec.teacher.model: is required"),
-    ("spec.teacher.model", None, "spec.teacher.model: is required"),
-    ("spec.storage", REMOVE, "spec.storage: is required"),
-    ("spec", REMOVE, "spec: is required"),
-    ("kind", "Job", "kind: must be 'DistillJob', got \"Job\""),
-    ("apiVersion", "v1", "apiVersion: must be 'distill-operator.io/v1alpha1', got \"v1\""),
-    (
-        "metadata.name",
-        "Qwen3.4B",
-        "metadata.name: must have only lower-case letters, digits and '-', begin with a letter and end with a letter "
-        'or digit, got "Qwen3.4B"',
-    ),
-    ("metadata.name", "a" * 41, f'metadata.name: must have at most 40 characters, got 41: "{"a" * 41}"'),
-    ("metadata.labels", {"team": 7}, "metadata.labels.team: must be text, got 7; put it in quotes"),
-    ("spec.student.model", REMOVE, "spec.student: give exactly one of model and initialise"),
-    (
-        "spec.student.initialise",
-        {"fromTeacher": {"every": 3}},
-        "spec.student: give exactly one of model and initialise",
-    ),
-    ("spec.training", {"steps": 3, "epochs": 1}, "spec.training: give at most one of steps and epochs"),
-    ("spec.output.select", "best", "spec: output.select is best, which needs data.evaluation"),
-    ("spec.trainng", {}, "spec.trainng: is not a known field; did you mean training?"),
-    ("spec.training.globalBtach", 3, "spec.training.globalBtach: is not a known field; did you mean globalBatch?"),
-    ("spec.training.global_batch", 3, "spec.training.global_batch: is not a known field; did you mean globalBatch?"),
-    ("spec.training.kubernetes", 3, "spec.training.kubernetes: is not a known field"),
-    ("spec.training.constructor", None, "spec.training.constructor: is not a known field"),
-    ("sepc", {}, "sepc: is not a known field; did you mean spec?"),
-    ("spec.evaluation.tasks", {"kind": "x"}, "spec.evaluation.tasks: must be a list, got a mapping"),
-    ("spec.evaluation.tasks", ["banking"], 'spec.evaluation.tasks[0]: must be a mapping, got "banking"'),
-    ("spec.evaluation.tasks", [TASK, {}], "spec.evaluation.tasks[1].kind: is required"),
-    (
-        "spec.evaluation.tasks",
-        [{"kind": "summarise"}],
-        "spec.evaluation.tasks[0].kind: must be 'classification' or 'questionAnswering', got \"summarise\"",
-    ),
-    (
-        "spec.evaluation.tasks",
-        [{**TASK, "labels": ["a"]}],
-        "spec.evaluation.tasks[0].labels: must have at least 2 entries, got 1: a list",
-    ),
-    (
-        "spec.evaluation.tasks",
-        [{**TASK, "labels": [True, "no"]}],
-        "spec.evaluation.tasks[0].labels[0]: must be text, got true; put it in quotes",
-    ),
-    (
-        "spec.evaluation.tasks",
-        [{**TASK, "label": "x"}],
-        "spec.evaluation.tasks[0].label: is not a known field; did you mean labels?",
-    ),
-    (
-        "spec.evaluation.tasks",
-        [{**TASK, "classification": 1}],
-        "spec.evaluation.tasks[0].classification: is not a known field",
-    ),
-    ("spec.evaluation.tasks", [TASK, TASK], "spec.evaluation: two tasks have the same name"),
-]
+from tests.unit.api.manifest import SMALLEST, changed, errors_of, load
+from tests.unit.api.mistakes import AGAINST_A_RULE, ONE_MISTAKE
 
 
 @pytest.mark.parametrize(("path", "value", "sentence"), ONE_MISTAKE, ids=[case[2][:60] for case in ONE_MISTAKE])
 def test_a_mistake_is_told_by_its_field_in_one_sentence(path: str, value: Any, sentence: str) -> None:
     assert errors_of(changed(path, value)) == [sentence]
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), AGAINST_A_RULE)
+def test_fields_that_do_not_fit_together_are_told_in_one_sentence(path: str, value: Any, sentence: str) -> None:
+    (error,) = errors_of(changed(path, value))
+    assert error.startswith(sentence)
 
 
 def test_all_mistakes_are_told_at_once() -> None:

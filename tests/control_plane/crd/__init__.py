@@ -1,0 +1,1 @@
+"""The DistillJob as the API server takes, refuses, changes and shows it."""
