@@ -44,7 +44,9 @@ USER 65532:65532
 
 FROM nonroot AS operator
 COPY --from=operator-packages /opt/venv /opt/venv
-ENTRYPOINT ["distillctl"]
+# Another entrypoint, distillctl, is there for people: `docker run --entrypoint distillctl …`.
+ENTRYPOINT ["python", "-m", "distill_operator"]
+CMD ["--configuration", "/etc/distill-operator/configuration.yaml"]
 
 FROM nonroot AS runtime-cpu
 # vLLM's processor kernels are linked with libnuma.
