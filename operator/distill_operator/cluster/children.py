@@ -98,6 +98,9 @@ class ChildrenOfJobs:
                 if rendered is None:
                     return settled
                 plan = self._plans[key] = _plan(job, wanted, rendered)
+            if _is_another_render(job, plan):
+                # The attempt ends for it, by the next pass's decision; until then its pods go on as they are.
+                return settled
             await self._remove_all_but({config, *(planned.key for planned in plan.children)}, key, job)
             await self._apply_differing(key, plan, rendered, config, settled)
         except UnreadableConfigMap as error:
@@ -181,6 +184,14 @@ class ChildrenOfJobs:
             return None
         logger.info("attempt %d rendered, digest %s", attempt, rendered.digest[:12])
         return rendered
+
+
+def _is_another_render(job: DistillJob, plan: _Plan) -> bool:
+    """Whether the record of an attempt that runs was removed, and something else came out when it was made again."""
+    attempt = job.status.attempt if job.status else None
+    if attempt is None or attempt.ending is not None or attempt.number != plan.wanted.attempt:
+        return False
+    return attempt.digest not in (None, plan.record)
 
 
 def _plan(job: DistillJob, wanted: Children, rendered: Rendered) -> _Plan:

@@ -197,7 +197,8 @@ def _is_pod_of(job: DistillJob, pod: Object, children: Sequence[Child]) -> bool:
         if uid_of(item) == maker:
             return controller_of(item).get("uid") == job.metadata.uid
     born = job.metadata.creation_timestamp
-    return born is None or _time(metadata_of(pod)["creationTimestamp"]) >= born
+    # One made in the second in which the job was may be the earlier job's.
+    return born is None or _time(metadata_of(pod)["creationTimestamp"]) > born
 
 
 def _container(status: Mapping[str, Any], role: Role) -> Mapping[str, Any]:
