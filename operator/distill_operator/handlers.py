@@ -39,7 +39,7 @@ def run_kopf(
 ) -> None:
     """Runs until SIGTERM, or until `stop` is set. `end` is called with the reason when the process can't begin."""
     kopf.run(
-        registry=registry_of(operation, server, end),
+        registry=registry_of(operation, server, end, stop),
         settings=settings_of(),
         standalone=True,
         clusterwide=not configuration.namespaces,
@@ -48,7 +48,9 @@ def run_kopf(
     )
 
 
-def registry_of(operation: Operation, server: Server, end: Callable[[str], None]) -> kopf.OperatorRegistry:
+def registry_of(
+    operation: Operation, server: Server, end: Callable[[str], None], stop: asyncio.Event
+) -> kopf.OperatorRegistry:
     """The handlers."""
     registry = kopf.OperatorRegistry()
     on = cast("Any", kopf.on)
@@ -81,9 +83,11 @@ def registry_of(operation: Operation, server: Server, end: Callable[[str], None]
         operation.heard(event["type"], cast("dict[str, Any]", event["object"]))
 
     @on.cleanup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)
-    async def stop(**_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+    async def clean_up(**_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
         await operation.stop()
         await server.stop()
+        # Kopf's own task that waits for this would be waited for in vain, for seconds.
+        stop.set()
 
     return registry
 

@@ -17,8 +17,9 @@ API_CALLS = Counter(
 )
 WATCH_RESTARTS = Counter(
     "distill_operator_watch_restarts",
-    "Watches that began again, by why: `end`: their time was over; `expired`: they had to list again; `error`.",
+    "Watches that began again, by why.",
     ["resource", "why"],
 )
+"""`end`: their time was over; `expired`: they had to list again; `silent`: nothing was heard; `error`."""
 JOBS = Gauge("distill_operator_jobs", "DistillJobs by phase.", ["phase"])
 LEADER = Gauge("distill_operator_leader", "1: this replica acts.")

@@ -16,7 +16,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.config_exception import ConfigException
 
-from distill_operator.cluster.errors import CONNECTION, NOT_FOUND, ClusterError
+from distill_operator.cluster.errors import CONFLICT, CONNECTION, NOT_FOUND, SILENT, ClusterError
 from distill_operator.cluster.objects import Object
 from distill_operator.cluster.resources import Resource
 from distill_operator.constants import FIELD_MANAGER
@@ -184,7 +184,9 @@ class Client:
                     if event["type"] == "ERROR":
                         raise _error(request, event["object"], event["object"].get("code", CONNECTION))
                     yield event
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except TimeoutError as error:
+            raise ClusterError(request, "nothing was heard", status=CONNECTION, reason=SILENT) from error
+        except aiohttp.ClientError as error:
             raise ClusterError(request, _words(error), status=CONNECTION) from error
 
     async def create(self, resource: Resource, namespace: str, manifest: Object) -> Object:
@@ -221,7 +223,7 @@ class Client:
             await self._request("DELETE", resource, resource.path(namespace, name), body=options, verb="delete")
         except ClusterError as error:
             # A conflict says that the name is another object's by now.
-            if error.status not in (NOT_FOUND, 409):
+            if error.status not in (NOT_FOUND, CONFLICT):
                 raise
 
     async def read(self, path: str) -> Object:

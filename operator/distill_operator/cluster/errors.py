@@ -5,6 +5,8 @@ CONNECTION = 0
 NOT_FOUND = 404
 CONFLICT = 409
 GONE = 410
+SILENT = "Silent"
+"""Reason of a watch that heard nothing for too long."""
 _REFUSED = (400, 403, 405, 413, 415, 422)
 
 

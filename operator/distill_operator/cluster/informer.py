@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from distill_operator.cluster.backoff import backoff_seconds
 from distill_operator.cluster.client import Client
-from distill_operator.cluster.errors import ClusterError
+from distill_operator.cluster.errors import SILENT, ClusterError
 from distill_operator.cluster.objects import Object
 from distill_operator.cluster.resources import Resource
 from distill_operator.cluster.store import Store
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = (240, 480)
 """Length of one watch, chosen by chance so that not all begin again at once."""
-SILENCE_SECONDS = 90.0
-"""A watch that gets nothing for so long is dead: bookmarks come every minute."""
+SILENCE_SECONDS = 120.0
+"""A watch that gets nothing for so long may be dead: bookmarks come every minute, most of the time."""
 SHORTEST_WATCH_SECONDS = 1.0
 """A watch that ends sooner counts as a failure, so that a server that hangs up isn't stormed."""
 
@@ -125,13 +125,13 @@ class Informer:
         self._version = item["metadata"]["resourceVersion"]
 
     async def _failed(self, error: ClusterError) -> None:
-        why = "expired" if error.expired else "error"
+        why = "expired" if error.expired else "silent" if error.reason == SILENT else "error"
         WATCH_RESTARTS.labels(self.source.resource.plural, why).inc()
         if error.expired:
             self._version = None
         self._failures += 1
         pause = max(backoff_seconds(self._failures), error.retry_after or 0.0)
-        level = logging.INFO if error.expired else logging.WARNING
+        level = logging.WARNING if why == "error" else logging.INFO
         logger.log(level, "%s: %s; again in %.1f s", self.source, error, pause)
         self._heard_of()
         await self._sleep(pause)

@@ -97,7 +97,7 @@ def pod_of(item: Object, *, gone: bool = False) -> Pod:
         uid=uid_of(item),
         role=role,
         attempt=_number(labels.get(ATTEMPT_LABEL)) or 0,
-        created=_time(metadata["creationTimestamp"]),
+        created=_created(item),
         phase=status.get("phase", "Pending"),
         ordinal=_number(labels.get(POD_INDEX_LABEL)) if role == "student" else None,
         ready=conditions.get("Ready", {}).get("status") == "True",
@@ -188,17 +188,26 @@ def _foreign(job: DistillJob, attempt: int, sight: Sight) -> tuple[Foreign, ...]
 def _is_pod_of(job: DistillJob, pod: Object, children: Sequence[Child]) -> bool:
     """Whether a pod is this job's, and not of an earlier job of the same name.
 
-    What made it says so while it is there; afterwards the pod's age does.
+    Its maker says so while it is there. A Deployment's pods are made by a ReplicaSet, which isn't watched: they are as
+    young as the Deployment. Of pods whose maker is gone only the job's age tells, in whole seconds.
     """
     if labels_of(pod).get(ROLE_LABEL) not in get_args(Role):
         return False
-    maker = controller_of(pod).get("uid")
+    maker, uid = controller_of(pod).get("uid"), job.metadata.uid
     for _, item in children:
         if uid_of(item) == maker:
-            return controller_of(item).get("uid") == job.metadata.uid
+            return controller_of(item).get("uid") == uid
+    own_deployments = (item for kind, item in children if kind == DEPLOYMENTS and controller_of(item).get("uid") == uid)
+    deployment = next(own_deployments, None)
+    if labels_of(pod)[ROLE_LABEL] == "teacher" and deployment is not None:
+        return _created(pod) >= _created(deployment)
     born = job.metadata.creation_timestamp
     # One made in the second in which the job was may be the earlier job's.
-    return born is None or _time(metadata_of(pod)["creationTimestamp"]) > born
+    return born is None or _created(pod) > born
+
+
+def _created(item: Object) -> datetime:
+    return _time(metadata_of(item)["creationTimestamp"])
 
 
 def _container(status: Mapping[str, Any], role: Role) -> Mapping[str, Any]:

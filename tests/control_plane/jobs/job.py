@@ -249,7 +249,7 @@ class Job:
                 "phase": pod["status"].get("phase"),
                 "node": pod["spec"].get("nodeName"),
                 "deleted": pod["metadata"].get("deletionTimestamp"),
-                "state": [status["state"] for status in pod["status"].get("containerStatuses", [])],
+                "containers": pod["status"].get("containerStatuses"),
             }
             for pod in self.pods()
         }

@@ -96,8 +96,8 @@ def test_progress_is_told_while_the_student_works(place: Place) -> None:
     assert job.status["progress"]["totalSteps"] == 1000
     assert job.status["progress"]["percent"] == 12
     assert job.status["progress"]["loss"] == 2.5
-    assert job.status["student"]["text"] == "2/2"
-    assert job.status["teacher"]["text"] == "1/1"
+    job.wait("its students", lambda: job.status["student"]["text"] == "2/2")
+    job.wait("its teacher", lambda: job.status["teacher"]["text"] == "1/1")
     job.delete()
 
 

@@ -11,7 +11,7 @@ from distill_operator.cluster.resources import BATCH_JOBS, CONFIG_MAPS, DEPLOYME
 from distill_operator.constants import DIGEST_ANNOTATION
 from distill_operator.lifecycle.observed import Foreign, Workload
 from distill_runtime.contract.outcome import ExitCode, Progress
-from tests.unit.cluster.objects import Object, child, container, ended, job, pod, word
+from tests.unit.cluster.objects import BORN, Object, child, container, ended, job, pod, word
 
 RUNNING = {"running": {"startedAt": "2026-11-25T10:06:00Z"}}
 
@@ -193,6 +193,27 @@ def test_pods_of_an_earlier_job_of_the_same_name_are_not_this_jobs() -> None:
     older = pod(maker="uid-gone", creationTimestamp="2026-11-25T09:59:59Z")
     sight = Sight(children=[(STATEFUL_SETS, old_set)], pods=[made_by_old, older], gone=[made_by_old])
     assert observe(job(), sight).pods == ()
+
+
+@pytest.mark.parametrize(
+    ("deployment", "pod_created", "is_ours"),
+    [
+        # As fast as tests are: job, Deployment and pod in one second.
+        (BORN, BORN, True),
+        ("2026-11-25T10:05:00Z", "2026-11-25T10:05:00Z", True),
+        ("2026-11-25T10:05:00Z", "2026-11-25T10:07:00Z", True),
+        ("2026-11-25T10:05:00Z", "2026-11-25T10:04:59Z", False),
+        # Without a Deployment: those of an earlier job may be as young as this job, and none of this job's is.
+        (None, BORN, False),
+        (None, "2026-11-25T10:00:01Z", True),
+    ],
+)
+def test_teachers_are_this_jobs_if_they_are_as_young_as_its_deployment(
+    deployment: str | None, pod_created: str, is_ours: bool
+) -> None:
+    children = [(DEPLOYMENTS, child("j-teacher", metadata={"creationTimestamp": deployment}))] if deployment else []
+    teacher = pod("j-teacher-x", role="teacher", maker="uid-replica-set", creationTimestamp=pod_created)
+    assert bool(observe(job(), Sight(children=children, pods=[teacher])).pods) is is_ours
 
 
 def test_pods_whose_maker_is_gone_are_still_this_jobs() -> None:
