@@ -5,13 +5,15 @@
 Prints, in one run:
 - time from the start of the operator's process until it is ready, and its memory (RSS) then;
 - time from `kubectl apply` of one job until its prepare Job is there: the median of ten jobs, one after the other;
-- the same for N jobs applied at once (p50, p99), and the memory with N jobs that run;
-- writes to the API server a minute while N jobs run and nothing happens.
+- the same for N jobs applied at once (p50, p99), the operator's CPU time meanwhile, and its memory when they run;
+- requests to the API server a minute while N jobs run and nothing happens;
+- time until a child that somebody deleted is there again: the median over ten of these jobs.
 
 Everything shares this machine's cores: API server, controllers, scheduler, the played kubelets and the operator.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -24,8 +26,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.fixtures.operator import OperatorProcess
-
 from distill_runtime.contract.run import Role
 from tests.control_plane.jobs.installation import grant_rights, install_definition
 from tests.control_plane.jobs.job import RESOURCES, Job
@@ -33,8 +33,9 @@ from tests.control_plane.jobs.place import Place
 from tests.fixtures.api_server import path_of
 from tests.fixtures.api_watch import World
 from tests.fixtures.kubelet import Kubelet
+from tests.fixtures.operator import OperatorProcess
 from tests.fixtures.played_nodes import PlayedNodes
-from tests.fixtures.pod_acts import Play, does_nothing, progresses, runs
+from tests.fixtures.pod_acts import Play, does_nothing, prepared, progresses, runs
 from tests.fixtures.progress_server import ProgressServer
 from tests.testcluster.control_plane import ControlPlane
 from tests.testcluster.owned import owned_cluster
@@ -43,7 +44,6 @@ NAMESPACE = "scale"
 SINGLES = 10
 SETTLE_SECONDS = 900.0
 CALM_SECONDS = 20.0
-WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,30 @@ def wait_until_running(jobs: Sequence[Job]) -> None:
             job.wait(f"its {role}", there, SETTLE_SECONDS)
 
 
+def until_repaired(place: Place, job: Job) -> float:
+    """Deletes a Service of a job and returns the seconds until there is another one."""
+    before = job.child("services", "student")
+    assert before is not None
+    began = time.monotonic()
+    place.api.delete(path_of("services", NAMESPACE, before["metadata"]["name"]))
+
+    def another() -> bool:
+        child = job.child("services", "student")
+        return child is not None and child["metadata"]["uid"] != before["metadata"]["uid"]
+
+    job.wait("another Service", another)
+    return time.monotonic() - began
+
+
 def percentile(values: Sequence[float], percent: int) -> float:
     """The value below which so many percent are."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def rss_mib(pid: int) -> float:
@@ -142,10 +163,15 @@ def main() -> None:
         single = [until_children(place, [place.job(f"one-{n}")], Play(prepare=does_nothing))[0] for n in range(SINGLES)]
         print(f"one job: apply to children         {statistics.median(single):8.3f} s (median of {SINGLES})")
         jobs = [place.job(f"many-{number}") for number in range(arguments.jobs)]
-        play = Play(teacher=runs, student=progresses(1, 1000))
-        many = until_children(place, jobs, play)
+        # Their pods begin when all are there, so that only what is measured is done meanwhile.
+        cpu = cpu_seconds(operator.pid)
+        many = until_children(place, jobs, Play(prepare=does_nothing))
+        cpu = cpu_seconds(operator.pid) - cpu
         print(f"{len(jobs)} jobs: apply to children, p50     {percentile(many, 50):8.3f} s")
         print(f"{len(jobs)} jobs: apply to children, p99     {percentile(many, 99):8.3f} s")
+        print(f"{len(jobs)} jobs: CPU time of the operator   {cpu:8.1f} s")
+        for job in jobs:
+            job.change(prepare=prepared(), teacher=runs, student=progresses(1, 1000))
         wait_until_running(jobs)
         time.sleep(CALM_SECONDS)
         print(f"memory with {len(jobs)} running jobs      {rss_mib(operator.pid):8.0f} MiB")
@@ -155,6 +181,8 @@ def main() -> None:
         for verb in sorted(after.keys() | before.keys()):
             made = after.get(verb, 0) - before.get(verb, 0)
             print(f"at rest: {verb:<8} a minute          {made / minutes:8.1f}")
+        repaired = [until_repaired(place, job) for job in jobs[:SINGLES]]
+        print(f"a deleted child is back after      {statistics.median(repaired):8.3f} s (median of {len(repaired)})")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 - `client`: one connection. `errors`: what can go wrong. `resources`: the kinds that are touched. `objects`: reading
   plain objects.
-- `informer` lists and watches children into the `store`; `last_words` keeps pods that are gone until they were heard.
-  `index` knows the DistillJobs that Kopf tells of. Both only say which job to look at: a key of the `queue`.
+- `informer` lists and watches children into the `store`; `last_words` keeps pods that are gone until they were heard,
+  `makers` whose they were. `index` knows the DistillJobs that Kopf tells of. They only say which job to look at: a key
+  of the `queue`.
 - `reconcile`: one pass over one job: read → `observe` → decide → write `status` → `events` → `children`.
   `children` compares what is wanted with what is there; `apply` is the only writer of children. `warnings` and
   `progress` ask for what objects don't say.

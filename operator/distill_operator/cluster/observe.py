@@ -47,6 +47,8 @@ class Sight:
     """By pod name."""
     warnings: Mapping[str, str] = field(default_factory=dict[str, str])
     """By uid of a workload: why its controller can't make pods."""
+    gone_makers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By uid of a workload that was removed: uid of the job that it was of."""
     in_the_way: Sequence[Foreign] = ()
     """Objects with a child's name that were met when it was to be applied."""
     refused: str = ""
@@ -66,8 +68,8 @@ def observe(job: DistillJob, sight: Sight) -> Observed:
 
     config_map = found.get(child_name("configMap", job.metadata.name, attempt))
     pods = [
-        *(pod_of(item) for item in sight.pods if _is_pod_of(job, item, sight.children)),
-        *(pod_of(item, gone=True) for item in sight.gone if _is_pod_of(job, item, sight.children)),
+        *(pod_of(item) for item in sight.pods if _is_pod_of(job, item, sight)),
+        *(pod_of(item, gone=True) for item in sight.gone if _is_pod_of(job, item, sight)),
     ]
     return Observed(
         teacher=workload("teacher"),
@@ -185,20 +187,22 @@ def _foreign(job: DistillJob, attempt: int, sight: Sight) -> tuple[Foreign, ...]
     return tuple(found.values())
 
 
-def _is_pod_of(job: DistillJob, pod: Object, children: Sequence[Child]) -> bool:
+def _is_pod_of(job: DistillJob, pod: Object, sight: Sight) -> bool:
     """Whether a pod is this job's, and not of an earlier job of the same name.
 
-    Its maker says so while it is there. A Deployment's pods are made by a ReplicaSet, which isn't watched: they are as
-    young as the Deployment. Of pods whose maker is gone only the job's age tells, in whole seconds.
+    Its maker says so. A Deployment's pods are made by a ReplicaSet, which isn't watched: they are as young as the
+    Deployment. Where the maker was gone before this process began, the job's age must do, in whole seconds.
     """
     if labels_of(pod).get(ROLE_LABEL) not in get_args(Role):
         return False
-    maker, uid = controller_of(pod).get("uid"), job.metadata.uid
-    for _, item in children:
-        if uid_of(item) == maker:
-            return controller_of(item).get("uid") == uid
-    own_deployments = (item for kind, item in children if kind == DEPLOYMENTS and controller_of(item).get("uid") == uid)
-    deployment = next(own_deployments, None)
+    uid = job.metadata.uid
+    owners = {uid_of(item): controller_of(item).get("uid") for _, item in sight.children}
+    owner = {**sight.gone_makers, **owners}.get(controller_of(pod).get("uid", ""))
+    if owner is not None:
+        return owner == uid
+    deployment = next(
+        (item for kind, item in sight.children if kind == DEPLOYMENTS and owners[uid_of(item)] == uid), None
+    )
     if labels_of(pod)[ROLE_LABEL] == "teacher" and deployment is not None:
         return _created(pod) >= _created(deployment)
     born = job.metadata.creation_timestamp

@@ -15,6 +15,7 @@ from distill_operator.cluster.client import Client
 from distill_operator.cluster.events import tell
 from distill_operator.cluster.index import JobIndex
 from distill_operator.cluster.last_words import LastWords
+from distill_operator.cluster.makers import Makers
 from distill_operator.cluster.objects import JobKey, Object, is_deleting, uid_of
 from distill_operator.cluster.observe import Sight, observe
 from distill_operator.cluster.progress import ProgressPoller
@@ -44,6 +45,7 @@ class Reconciler:
         client: Client,
         store: Store,
         last_words: LastWords,
+        makers: Makers,
         index: JobIndex,
         queue: KeyedQueue,
         progress: ProgressPoller,
@@ -54,6 +56,7 @@ class Reconciler:
         self._client = client
         self._store = store
         self._last_words = last_words
+        self._makers = makers
         self._index = index
         self._queue = queue
         self._progress = progress
@@ -116,6 +119,7 @@ class Reconciler:
             children=children,
             pods=pods,
             gone=gone,
+            gone_makers=self._makers.gone,
             progress=self._progress.of(pods),
             warnings=warnings,
             in_the_way=settled.foreign,

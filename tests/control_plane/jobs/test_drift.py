@@ -13,8 +13,8 @@ from tests.fixtures.pod_acts import Play, prepared, runs
 
 pytestmark = pytest.mark.usefixtures("operator")
 
-REPAIR_SECONDS = 3.0
-"""One second and what a busy machine adds."""
+REPAIR_SECONDS = 5.0
+"""One second, and what a busy machine adds; the benchmark measures it."""
 REST_SECONDS = 15.0
 NUDGE_SECONDS = 0.3
 
@@ -72,7 +72,7 @@ def test_a_deleted_child_is_made_again_at_once(job: Job, api: ApiServer, resourc
 
 
 EDITS: dict[str, tuple[str, str, Object, Callable[[Object], object]]] = {
-    "replicas": ("statefulsets", "student", {"spec": {"replicas": 1}}, lambda item: item["spec"]["replicas"]),
+    "replicas": ("deployments", "teacher", {"spec": {"replicas": 2}}, lambda item: item["spec"]["replicas"]),
     "selector": (
         "services",
         "student",

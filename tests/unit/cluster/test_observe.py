@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from distill_operator.cluster.makers import Makers
 from distill_operator.cluster.objects import pruned
 from distill_operator.cluster.observe import Sight, observe, pod_of
 from distill_operator.cluster.resources import BATCH_JOBS, CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, STATEFUL_SETS
@@ -214,6 +215,22 @@ def test_teachers_are_this_jobs_if_they_are_as_young_as_its_deployment(
     children = [(DEPLOYMENTS, child("j-teacher", metadata={"creationTimestamp": deployment}))] if deployment else []
     teacher = pod("j-teacher-x", role="teacher", maker="uid-replica-set", creationTimestamp=pod_created)
     assert bool(observe(job(), Sight(children=children, pods=[teacher])).pods) is is_ours
+
+
+@pytest.mark.parametrize(("owner", "is_ours"), [("job-uid", True), ("old-uid", False)])
+def test_whose_a_removed_maker_was_is_remembered(owner: str, is_ours: bool) -> None:
+    makers = Makers()
+    makers.remember(child("j-student", owner_uid=owner))
+    lingering = pod(creationTimestamp=BORN)
+    assert bool(observe(job(), Sight(pods=[lingering], gone_makers=makers.gone)).pods) is is_ours
+
+
+def test_makers_of_long_ago_are_forgotten() -> None:
+    makers = Makers()
+    for number in range(5000):
+        makers.remember(child(f"j{number}-student"))
+    assert len(makers.gone) == 4096
+    assert "uid-j4999-student" in makers.gone
 
 
 def test_pods_whose_maker_is_gone_are_still_this_jobs() -> None:
