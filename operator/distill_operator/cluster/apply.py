@@ -62,7 +62,7 @@ class ChildWriter:
         resource = child_resource(manifest["apiVersion"], manifest["kind"])
         name = name_of(manifest)
         live = self._store.get(ObjectKey(resource, key.namespace, name))
-        if live is None:
+        if live is None or _may_be_scaled(resource, manifest):
             live = await self._client.get(resource, key.namespace, name)
         if live is None:
             self._wrote(key, resource, await self._client.apply(resource, manifest, force=False))
@@ -98,6 +98,9 @@ class ChildWriter:
         request = {**manifest, "metadata": {**manifest["metadata"], "uid": uid_of(live)}}
         if _autoscaler_decides(resource, manifest, live):
             request["spec"] = {name: value for name, value in manifest["spec"].items() if name != "replicas"}
+        elif _may_be_scaled(resource, manifest):
+            # An autoscaler that scales it in this moment must win: then this is a conflict, and tried again.
+            request["metadata"]["resourceVersion"] = metadata_of(live)["resourceVersion"]
         try:
             self._wrote(key, resource, await self._client.apply(resource, request, force=True))
         except ClusterError as error:
@@ -113,12 +116,12 @@ class ChildWriter:
 
 def _autoscaler_decides(resource: Resource, manifest: Manifest, live: Object) -> bool:
     """Whether the number of teachers is an autoscaler's: only while there are to be any, and there are."""
-    return (
-        resource == DEPLOYMENTS
-        and manifest["spec"].get("replicas", 0) > 0
-        and pods_wanted(resource, live) > 0
-        and scaled_by_others(live)
-    )
+    return _may_be_scaled(resource, manifest) and pods_wanted(resource, live) > 0 and scaled_by_others(live)
+
+
+def _may_be_scaled(resource: Resource, manifest: Manifest) -> bool:
+    """Whether an autoscaler may decide how many pods there are, of which the store may not have heard yet."""
+    return resource == DEPLOYMENTS and manifest["spec"].get("replicas", 0) > 0
 
 
 def _is_idle(resource: Resource, live: Object) -> bool:
