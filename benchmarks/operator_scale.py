@@ -67,9 +67,10 @@ def bench(control_plane: ControlPlane, folder: Path) -> Iterator[tuple[Bench, fl
     kubelet = Kubelet(api, nodes, progress)
     kubelet.start()
     settings = {"progressPort": progress.port, "metricsPort": 0, "probePort": 0}
+    kubeconfig = grant_rights(control_plane)
     with World(api, RESOURCES) as world:
         began = time.monotonic()
-        operator = OperatorProcess.start(folder, grant_rights(control_plane), settings)
+        operator = OperatorProcess.start(folder, kubeconfig, settings)
         ready = time.monotonic() - began
         try:
             yield Bench(Place(api, world, kubelet, NAMESPACE), operator), ready

@@ -185,13 +185,13 @@ class Job:
         for change in self._world.changes("distilljobs", self.namespace):
             number = change.item.get("status", {}).get("attempt", {}).get("number", 0)
             if change.item["metadata"]["name"] == self.name:
-                begun.setdefault(number, _revision(change.item))
+                begun.setdefault(number, revision(change.item))
         held: dict[str, int] = {}
         for change in self._world.changes("pods", self.namespace):
             over = change.kind == "DELETED" or change.item["status"].get("phase") in ("Succeeded", "Failed")
             uid = change.item["metadata"]["uid"]
             if self._mine(change.item) and over and not held.get(uid):
-                held[uid] = _revision(change.item)
+                held[uid] = revision(change.item)
         for uid, pod in self.pods_ever().items():
             following = begun.get(int(pod["metadata"]["labels"][ATTEMPT_LABEL]) + 1)
             assert following is None or 0 < held.get(uid, 0) < following, (
@@ -268,7 +268,8 @@ def _matches(pod: Object, role: Role | None, attempt: int | None) -> bool:
     return role in (None, labels.get(ROLE_LABEL)) and attempt in (None, int(labels.get(ATTEMPT_LABEL, 0)))
 
 
-def _revision(item: Object) -> int:
+def revision(item: Object) -> int:
+    """Place of an object's state in the order of all writes."""
     return int(item["metadata"]["resourceVersion"])
 
 

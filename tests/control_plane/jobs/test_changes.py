@@ -3,6 +3,7 @@
 import pytest
 
 from distill_runtime.contract.run import Role
+from tests.control_plane.jobs.job import revision
 from tests.control_plane.jobs.place import Place
 from tests.fixtures.api_server import ApiError, ApiServer, Object, path_of
 from tests.fixtures.pod_acts import Play, by_attempt, by_worker, crashes, runs, taught, trained
@@ -145,6 +146,31 @@ def test_a_deleted_worker_costs_an_attempt_that_is_not_counted(place: Place, api
     api.delete(path_of("pods", job.namespace, f"{job.name}-student-0"))
     job.wait_for_running("student", 2, attempt=2)
     assert job.status["attempts"].get("disrupted") == 1
+    assert job.status["attempts"].get("failed", 0) == 0
+    job.finish()
+
+
+def test_a_deleted_stateful_set_costs_an_attempt_that_is_not_counted(place: Place, api: ApiServer) -> None:
+    job = place.running("deleted-set")
+    api.delete(path_of("statefulsets", job.namespace, f"{job.name}-student"), propagationPolicy="Background")
+    job.wait_for_running("student", 2, attempt=2)
+    assert job.status["attempts"].get("failed", 0) == 0
+    job.finish()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_stateful_set_that_is_scaled_by_hand_is_scaled_back(place: Place, api: ApiServer, workers: int) -> None:
+    job = place.running(f"scaled-to-{workers}")
+    path = path_of("statefulsets", job.namespace, f"{job.name}-student", "scale")
+    scaled = api.patch(path, {"spec": {"replicas": workers}})
+
+    def scaled_back() -> bool:
+        found = job.child("statefulsets", "student")
+        newer = found is not None and revision(found) > revision(scaled)
+        return newer and job.replicas("student") == 2
+
+    job.wait("the right number", scaled_back)
+    job.wait_for_running("student", 2)
     assert job.status["attempts"].get("failed", 0) == 0
     job.finish()
 
