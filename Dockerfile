@@ -10,32 +10,30 @@ FROM docker.io/library/python:3.11-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/venv/bin:$PATH
 
 FROM base AS builder
-ENV UV_PROJECT_ENVIRONMENT=/opt/venv UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1
+ENV UV_PROJECT_ENVIRONMENT=/opt/venv UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1 \
+    UV_SYSTEM_CERTS=1
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
 WORKDIR /src
-# Packages first, the project's own code last: a change of code doesn't install packages again.
+
+# The project's own code, the last layer of each image: a change of it neither installs packages again nor moves gigabytes
+# of them through registries. The two environments are made alike and laid over each other.
+FROM builder AS project
+COPY pyproject.toml README.md LICENSE ./
+COPY operator operator
+COPY runtime runtime
+RUN /opt/uv/bin/uv venv --quiet /opt/venv && /opt/uv/bin/uv pip install --python /opt/venv --no-deps .
+
+FROM builder AS locked
 COPY pyproject.toml uv.lock ./
 
-FROM builder AS operator-packages
+FROM locked AS operator-packages
 RUN /opt/uv/bin/uv sync --frozen --no-install-project --no-default-groups --extra operator
-COPY README.md LICENSE ./
-COPY operator operator
-COPY runtime runtime
-RUN /opt/uv/bin/uv sync --frozen --no-editable --no-default-groups --extra operator
 
-FROM builder AS runtime-cpu-packages
+FROM locked AS runtime-cpu-packages
 RUN /opt/uv/bin/uv sync --frozen --no-install-project --no-default-groups --extra cpu
-COPY README.md LICENSE ./
-COPY operator operator
-COPY runtime runtime
-RUN /opt/uv/bin/uv sync --frozen --no-editable --no-default-groups --extra cpu
 
-FROM builder AS runtime-packages
+FROM locked AS runtime-packages
 RUN /opt/uv/bin/uv sync --frozen --no-install-project --no-default-groups --extra gpu
-COPY README.md LICENSE ./
-COPY operator operator
-COPY runtime runtime
-RUN /opt/uv/bin/uv sync --frozen --no-editable --no-default-groups --extra gpu
 
 FROM base AS nonroot
 RUN groupadd --gid 65532 nonroot && useradd --uid 65532 --gid 65532 --home-dir /home/nonroot --create-home nonroot
@@ -44,6 +42,7 @@ USER 65532:65532
 
 FROM nonroot AS operator
 COPY --from=operator-packages /opt/venv /opt/venv
+COPY --from=project /opt/venv /opt/venv
 # Another entrypoint, distillctl, is there for people: `docker run --entrypoint distillctl …`.
 ENTRYPOINT ["python", "-m", "distill_operator"]
 CMD ["--configuration", "/etc/distill-operator/configuration.yaml"]
@@ -55,6 +54,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 && 
 USER 65532:65532
 ENV HOME=/tmp DISTILL_STATE_DIR=/tmp/state DISTILL_CACHE_DIR=/tmp/cache DISTILL_LOG_FORMAT=json
 COPY --from=runtime-cpu-packages /opt/venv /opt/venv
+COPY --from=project /opt/venv /opt/venv
 ENTRYPOINT ["python", "-m", "distill_runtime.supervisor"]
 
 FROM nonroot AS runtime
@@ -64,4 +64,5 @@ RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-de
 USER 65532:65532
 ENV HOME=/tmp DISTILL_STATE_DIR=/tmp/state DISTILL_CACHE_DIR=/tmp/cache DISTILL_LOG_FORMAT=json
 COPY --from=runtime-packages /opt/venv /opt/venv
+COPY --from=project /opt/venv /opt/venv
 ENTRYPOINT ["python", "-m", "distill_runtime.supervisor"]

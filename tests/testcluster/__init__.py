@@ -6,6 +6,8 @@ time), and a cluster with nodes (kubelet, containerd, kube-proxy, CoreDNS; needs
 - `build`: the programs, built once from the pinned modules in `go/` into the user's cache folder.
 - `control_plane`, `etcd`, `pki`, `kubeconfig`: the control plane. `node`, `network`, `container_runtime`, `images`,
   `dns`: what nodes add. `cluster`: up and down. `state`: what is written down about a cluster that is up.
+- `dockerfile`: images of the project's Dockerfile, built by `podman` from a `base_image` that is made here;
+  `image_layers`: which of their layers are kept.
 - `processes`: starting, finding and ending. `roots`, `guard`: clusters that end with the process that owns them.
 - `python -m tests.testcluster`: the same by hand.
 

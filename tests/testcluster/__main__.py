@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from tests.testcluster.build import build as build_programs
 from tests.testcluster.cluster import TWO_POOLS, Cluster, NodeRequest
 from tests.testcluster.cluster import down as take_down
 from tests.testcluster.cluster import up as bring_up
+from tests.testcluster.dockerfile import build_archive
 from tests.testcluster.errors import TestClusterError
 from tests.testcluster.programs import all_programs
 from tests.testcluster.roots import default_root
@@ -65,6 +67,18 @@ def build(names: Annotated[list[str] | None, typer.Argument(metavar="[PROGRAM]..
     for name in set(names or programs) - set(programs):
         raise typer.BadParameter(f"There is no program {name}; there are {', '.join(programs)}.")
     build_programs([programs[name] for name in names or programs])
+
+
+@app.command()
+def image(
+    target: Annotated[str, typer.Argument(help="Target of the Dockerfile: operator, runtime or runtime-cpu.")],
+    output: Annotated[Path | None, typer.Option(help="Copy the archive to this file.")] = None,
+) -> None:
+    """Build an image of the Dockerfile without a container engine; print its name and its archive."""
+    built = build_archive(target)
+    if output is not None:
+        shutil.copyfile(built.path, output)
+    typer.echo(f"{built.name} {output or built.path}")
 
 
 @app.command()

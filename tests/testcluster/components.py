@@ -14,6 +14,7 @@ from tests.testcluster.credentials import (
 )
 from tests.testcluster.etcd import etcd_command, etcd_url
 from tests.testcluster.ports import LOOPBACK
+from tests.testcluster.programs import feature_gates
 from tests.testcluster.state import ClusterState
 
 Component = Literal["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
@@ -69,6 +70,8 @@ def _api_server(root: Path, state: ClusterState) -> list[str]:
         f"--proxy-client-cert-file={pki}/{FRONT_PROXY_CLIENT}.crt",
         f"--proxy-client-key-file={pki}/{FRONT_PROXY_CLIENT}.key",
     ]
+    if gates := feature_gates(state.kubernetes):
+        command.append(f"--feature-gates={','.join(f'{name}={on}' for name, on in gates.items())}")
     if endpoints.address == LOOPBACK:
         command.append("--endpoint-reconciler-type=none")  # A loopback address may not be an endpoint.
     return command

@@ -69,8 +69,17 @@ class Layer:
         return self._content.getvalue()
 
 
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
 def write_image(
-    archive: Path, name: str, layer: Layer, *, entrypoint: Sequence[str] = (), command: Sequence[str] = ()
+    archive: Path,
+    name: str,
+    layer: Layer,
+    *,
+    entrypoint: Sequence[str] = (),
+    command: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Writes an image with one layer."""
     content = layer.content()
@@ -78,7 +87,7 @@ def write_image(
     settings = {
         "Entrypoint": list(entrypoint),
         "Cmd": list(command),
-        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "Env": [f"{name}={value}" for name, value in {"PATH": USUAL_PATH, **(environment or {})}.items()],
         "WorkingDir": "/",
     }
     configuration = json.dumps(
@@ -124,7 +133,8 @@ def _busybox() -> Layer:
     return layer
 
 
-def _empty_root() -> Layer:
+def empty_file_system() -> Layer:
+    """Folders, users and links of a root file system, for images whose programs are mounted."""
     layer = Layer()
     for name in ROOT_FOLDERS:
         layer.folder(name)
@@ -142,5 +152,5 @@ def write_base_images(folder: Path, pause: Path, coredns: Path) -> list[Path]:
     write_image(archives[0], PAUSE_IMAGE, _one_program(pause), entrypoint=["/pause"])
     write_image(archives[1], COREDNS_IMAGE, _one_program(coredns), entrypoint=["/coredns"])
     write_image(archives[2], BUSYBOX_IMAGE, _busybox(), command=["/bin/sh"])
-    write_image(archives[3], HOST_IMAGE, _empty_root())
+    write_image(archives[3], HOST_IMAGE, empty_file_system())
     return archives

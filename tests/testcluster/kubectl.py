@@ -23,13 +23,21 @@ class Kubectl:
 
     def __call__(self, *arguments: str, input_text: str | None = None) -> str:
         """Runs kubectl and returns what it wrote; an error carries its message."""
-        environment = {
+        return run(*self.command(*arguments), input_text=input_text, environment=self.environment)
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line, for what doesn't end at once; it needs `environment`."""
+        return [str(self._program), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What kubectl is told by its environment."""
+        return {
             **os.environ,
             "KUBECONFIG": str(self.kubeconfig),
             "KUBECACHEDIR": str(self._root / "kubectl-cache"),
             ROOT_VARIABLE: str(self._root),
         }
-        return run(str(self._program), *arguments, input_text=input_text, environment=environment)
 
     def json(self, *arguments: str, input_text: str | None = None) -> Any:
         """The same with `-o json`, read."""

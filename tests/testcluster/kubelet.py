@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.testcluster.container_runtime import SOCKET
 from tests.testcluster.credentials import AUTHORITY, kubeconfig_file, pki_folder
 from tests.testcluster.network import Network
+from tests.testcluster.programs import feature_gates
 from tests.testcluster.state import ClusterState, NodeState
 
 
@@ -44,6 +45,7 @@ def kubelet_configuration(root: Path, home: Path, state: ClusterState, node: Nod
             "imageGCHighThresholdPercent": 100,
             "nodeStatusUpdateFrequency": "4s",
             "syncFrequency": "1s",
+            "featureGates": feature_gates(state.kubernetes),
         }
     )
 

@@ -71,12 +71,12 @@ def remove_control_groups(prefix: str) -> None:
     groups = [group for hierarchy in hierarchies() for group in hierarchy.glob(f"{prefix}-*")]
     if not groups:
         return
-    wait_until("the end of the processes of the nodes", lambda: not _kill_members(groups), END_SECONDS)
+    wait_until("the end of the processes of the nodes", lambda: not kill_members(groups), END_SECONDS)
     for group in groups:
         wait_until(f"the removal of the control group {group}", lambda group=group: _removed(group), END_SECONDS)
 
 
-def _kill_members(groups: Sequence[Path]) -> set[int]:
+def kill_members(groups: Sequence[Path]) -> set[int]:
     """Kills all processes in control groups; returns those that were there."""
     found: set[int] = set()
     for group in groups:

@@ -10,7 +10,7 @@ from tests.testcluster.container_runtime import containerd_configuration, networ
 from tests.testcluster.credentials import ADMIN, kubeconfig_file
 from tests.testcluster.errors import TestClusterError
 from tests.testcluster.kubelet import kubelet_configuration, proxy_configuration
-from tests.testcluster.namespaces import create_control_group, holder_command, in_control_groups, inside
+from tests.testcluster.namespaces import create_control_group, holder_command, in_control_groups, inside, kill_members
 from tests.testcluster.network import Network, name_prefix
 from tests.testcluster.processes import Processes
 from tests.testcluster.programs import KUBE_ROUTER
@@ -18,6 +18,8 @@ from tests.testcluster.state import ClusterState, NodeState
 from tests.testcluster.waiting import wait_until
 
 GPU_RESOURCE = "nvidia.com/gpu"
+PODS = "kubepods"
+"""kubelet's own control group for all pods, below the node's."""
 NAMESPACES_SECONDS = 10.0
 RUNTIME_SECONDS = 60.0
 
@@ -31,7 +33,8 @@ class Node:
         self._cluster = state
         self._state = node
         self._processes = processes
-        self._home = root / "nodes" / node.name
+        self.home = root / "nodes" / node.name
+        """Folder with the node's files; its /var/log and /var/lib/kubelet are below."""
 
     @property
     def _holder(self) -> int:
@@ -48,12 +51,12 @@ class Node:
 
     def create(self) -> None:
         """Makes the node's control groups and namespaces, and lays the cable to this machine."""
-        self._home.mkdir(parents=True)
+        self.home.mkdir(parents=True)
         for group in self._state.control_groups:
             create_control_group(Path(group))
         holder = self._server("holder")
-        pid = self._processes.start(holder, in_control_groups(self._state.control_groups, holder_command(self._home)))
-        held = self._home / "held"
+        pid = self._processes.start(holder, in_control_groups(self._state.control_groups, holder_command(self.home)))
+        held = self.home / "held"
         wait_until(
             f"the namespaces of {self.name}",
             lambda: self._processes.check_alive(holder) and held.exists(),
@@ -87,10 +90,10 @@ class Node:
 
     def start_runtime(self, images: Sequence[Path]) -> None:
         """Starts containerd and makes images known to it."""
-        (self._home / "cni").mkdir()
-        (self._home / "cni" / "10-pods.conflist").write_text(network_configuration(self._state))
-        (self._home / "containerd.toml").write_text(containerd_configuration(self._home))
-        self._start("containerd", ["containerd", "--config", str(self._home / "containerd.toml")])
+        (self.home / "cni").mkdir()
+        (self.home / "cni" / "10-pods.conflist").write_text(network_configuration(self._state))
+        (self.home / "containerd.toml").write_text(containerd_configuration(self.home))
+        self._start("containerd", ["containerd", "--config", str(self.home / "containerd.toml")])
         wait_until(f"containerd on {self.name}", self._runtime_answers, RUNTIME_SECONDS, every=0.1)
         self.load_images(images)
 
@@ -108,8 +111,8 @@ class Node:
         """Starts kubelet, and the plugin that offers the fake GPUs. Nothing happens where it runs."""
         if self._processes.alive(self._server("kubelet")):
             return
-        configuration = self._home / "kubelet.json"
-        configuration.write_text(kubelet_configuration(self._root, self._home, self._cluster, self._state))
+        configuration = self.home / "kubelet.json"
+        configuration.write_text(kubelet_configuration(self._root, self.home, self._cluster, self._state))
         command = [
             str(self._cluster.programs / "kubelet"),
             f"--config={configuration}",
@@ -129,7 +132,7 @@ class Node:
 
     @property
     def _unhealthy(self) -> Path:
-        return self._home / "unhealthy"
+        return self.home / "unhealthy"
 
     def set_unhealthy_gpus(self, devices: Sequence[str]) -> None:
         """Makes the devices `gpu0`, `gpu1`, … (or `all`) unhealthy, and all others healthy."""
@@ -138,6 +141,29 @@ class Node:
     def stop_kubelet(self) -> None:
         """Kills kubelet: its pods run on, and the cluster takes the node for lost after a while."""
         self._processes.stop(self._server("kubelet"))
+
+    def crash(self) -> None:
+        """Kills kubelet and all containers at once, as a power cut does. `start_kubelet` lets the node come back."""
+        self.stop_kubelet()
+        kill_members([Path(group) / PODS for group in self._state.control_groups])
+
+    def cut(self, other: "Node") -> None:
+        """Lets no packet pass from this node's pods to those of another one, nor back."""
+        self.run("ip", "route", "replace", "unreachable", other.pod_cidr)
+
+    def mend(self, other: "Node") -> None:
+        """Undoes a cut."""
+        self.run("ip", "route", "replace", other.pod_cidr, "via", other.address)
+
+    @property
+    def pod_cidr(self) -> str:
+        """Addresses of its pods."""
+        return self._state.pod_cidr
+
+    @property
+    def address(self) -> str:
+        """Its own address."""
+        return self._state.address
 
     def disconnect(self) -> None:
         """Pulls the node's cable."""
@@ -149,7 +175,7 @@ class Node:
 
     def start_proxy(self, network: Network) -> None:
         """Starts kube-proxy."""
-        configuration = self._home / "kube-proxy.json"
+        configuration = self.home / "kube-proxy.json"
         configuration.write_text(proxy_configuration(self._root, self._state, network))
         self._start("kube-proxy", [str(self._cluster.programs / "kube-proxy"), f"--config={configuration}"])
 

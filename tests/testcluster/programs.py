@@ -15,6 +15,8 @@ KUBERNETES_VARIABLE = "TESTCLUSTER_KUBERNETES"
 KUBERNETES_MODULES = {"1.37": "kube", "1.34": "kube-1.34"}
 """The folder of each release: the newest and the oldest that is supported."""
 NEWEST_KUBERNETES = "1.37"
+FEATURE_GATES: dict[str, dict[str, bool]] = {"1.34": {"ImageVolume": True}}
+"""What jobs may use and a release has off by default: the first release that has it on is said in the docs."""
 KUBERNETES_LINKS = (
     "kube-apiserver",
     "kube-controller-manager",
@@ -135,6 +137,11 @@ KUBE_ROUTER = Program(
     3,
 )
 KWOK = Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok", 3)
+
+
+def feature_gates(version: str) -> dict[str, bool]:
+    """The gates to set where the servers are of this version, such as `v1.34.4`."""
+    return FEATURE_GATES.get(version.removeprefix("v").rpartition(".")[0], {})
 
 
 def all_programs() -> dict[str, Program]:

@@ -154,6 +154,33 @@ class LocalJob:
         return "".join(path.read_text() for path in sorted(self.run_folder.glob(f"**/{container}*.log")))
 
 
+def small_job(tmp_path: Path, tiny_teacher: Path) -> LocalJob:
+    """A job that takes seconds: 26 training rows, 7 held-out rows, 8 steps, plain SGD, float32."""
+    train = write_rows(tmp_path / "train.jsonl", rows(26))
+    held_out = write_rows(tmp_path / "heldout.jsonl", rows(7))
+    spec = {
+        "teacher": {"model": f"file://{tiny_teacher}", "gpus": 0, "engine": "transformers", "dtype": "float32"},
+        "student": {"initialise": {"fromTeacher": {"every": 2}}, "gpusPerWorker": 0},
+        "data": {"train": f"file://{train}", "evaluation": f"file://{held_out}", "maxLength": 192},
+        "storage": {"uri": f"file://{tmp_path}/store"},
+        "signal": {"dtype": "float32", "shardSequences": 4},
+        "objective": {"crossEntropyWeight": 0.5},
+        "training": {
+            "steps": 8,
+            "globalBatch": 6,
+            "microBatch": 2,
+            "packing": False,
+            "precision": "float32",
+            "zeroStage": 0,
+            "optimizer": {"kind": "sgd", "learningRate": 0.05, "maxGradientNorm": 0},
+            "schedule": {"kind": "linear", "warmupSteps": 2},
+            "checkpointEverySteps": 3,
+            "evaluateEverySteps": 4,
+        },
+    }
+    return LocalJob(tmp_path, spec)
+
+
 def wait_until(
     what: str, condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 120
 ) -> None:

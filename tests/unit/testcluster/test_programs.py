@@ -5,7 +5,7 @@ import pytest
 
 from tests.testcluster.cluster import TWO_POOLS, needed_programs
 from tests.testcluster.errors import TestClusterError
-from tests.testcluster.programs import HELM_3, HELM_4, KUBERNETES_VARIABLE, all_programs, kubernetes
+from tests.testcluster.programs import HELM_3, HELM_4, KUBERNETES_VARIABLE, all_programs, feature_gates, kubernetes
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,14 @@ def test_kubernetes_programs_tell_their_version() -> None:
     flags = kubernetes().linker_flags()
     assert f"-X k8s.io/component-base/version.gitVersion={kubernetes().version}" in flags
     assert "-X k8s.io/client-go/pkg/version.gitMinor=37" in flags
+
+
+def test_the_oldest_release_has_on_what_jobs_use_and_the_newest_has_it_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert feature_gates(kubernetes().version) == {}
+    monkeypatch.setenv(KUBERNETES_VARIABLE, "1.34")
+    assert feature_gates(kubernetes().version) == {"ImageVolume": True}
 
 
 def test_an_unknown_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
