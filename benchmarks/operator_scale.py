@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from distill_runtime.contract.run import Role
 from tests.control_plane.jobs.installation import grant_rights, install_definition
-from tests.control_plane.jobs.job import RESOURCES, Job
+from tests.control_plane.jobs.job import Job
 from tests.control_plane.jobs.place import Place
 from tests.fixtures.api_server import path_of
 from tests.fixtures.api_watch import World
@@ -37,6 +37,7 @@ from tests.fixtures.operator import OperatorProcess
 from tests.fixtures.played_nodes import PlayedNodes
 from tests.fixtures.pod_acts import Play, does_nothing, prepared, progresses, runs
 from tests.fixtures.progress_server import ProgressServer
+from tests.fixtures.watched_job import RESOURCES
 from tests.testcluster.control_plane import ControlPlane
 from tests.testcluster.owned import owned_cluster
 

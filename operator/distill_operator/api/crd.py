@@ -36,6 +36,7 @@ _CHART_END = "{{- end }}\n"
 COLUMNS: tuple[dict[str, Any], ...] = (
     {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
     {"name": "Step", "type": "string", "jsonPath": ".status.progress.text"},
+    {"name": "Progress", "type": "string", "jsonPath": ".status.progress.percentText"},
     {"name": "Loss", "type": "string", "jsonPath": ".status.progress.loss"},
     {"name": "Teacher", "type": "string", "jsonPath": ".status.teacher.text"},
     {"name": "Student", "type": "string", "jsonPath": ".status.student.text"},

@@ -182,7 +182,9 @@ class ProgressStatus(Reported):
     last_change_time: Time | None = None
     """When any pod of the attempt last got on: a step, a shard, an example."""
     text: str = Field(default="", max_length=64)
-    """`120/1000 (12%)`, for the printer column."""
+    """`120/1000`, for the printer column."""
+    percent_text: str = Field(default="", max_length=8)
+    """`12%`, for the printer column."""
     mark: str = Field(default="", max_length=64)
     """Digest of how far all pods said they were: while it is the same, none got on."""
 

@@ -53,7 +53,8 @@ class Volume(Section):
     empty_dir: Quantity | None = None
     """An empty folder of at most this size."""
     image: str | None = Field(default=None, min_length=1, max_length=1024)
-    """A container image (or model artifact of a registry) that is mounted read-only."""
+    """A container image (or model artifact of a registry) that is mounted read-only. Kubernetes 1.34 takes it only with
+    its feature gate `ImageVolume`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

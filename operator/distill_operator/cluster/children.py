@@ -44,11 +44,13 @@ class Settled:
     """Objects with a child's name that aren't the job's."""
     refused: str = ""
     """Why a child can't be made: one sentence."""
+    rendered_anew: bool = False
+    """The record of an attempt that runs was removed, and something else came out when it was made again."""
 
     @property
     def reported(self) -> tuple[object, ...]:
         """To tell whether there is something new to say."""
-        return (tuple(self.foreign), self.refused)
+        return (tuple(self.foreign), self.refused, self.rendered_anew)
 
 
 class _Planned(NamedTuple):
@@ -100,6 +102,7 @@ class ChildrenOfJobs:
                 plan = self._plans[key] = _plan(job, wanted, rendered)
             if _is_another_render(job, plan):
                 # The attempt ends for it, by the next pass's decision; until then its pods go on as they are.
+                settled.rendered_anew = True
                 return settled
             await self._remove_all_but({config, *(planned.key for planned in plan.children)}, key, job)
             await self._apply_differing(key, plan, rendered, config, settled)
@@ -187,11 +190,10 @@ class ChildrenOfJobs:
 
 
 def _is_another_render(job: DistillJob, plan: _Plan) -> bool:
-    """Whether the record of an attempt that runs was removed, and something else came out when it was made again."""
-    attempt = job.status.attempt if job.status else None
-    if attempt is None or attempt.ending is not None or attempt.number != plan.wanted.attempt:
+    status = job.status
+    if status is None or status.ended or status.attempt is None or status.attempt.ending is not None:
         return False
-    return attempt.digest not in (None, plan.record)
+    return status.attempt.number == plan.wanted.attempt and status.attempt.digest not in (None, plan.record)
 
 
 def _plan(job: DistillJob, wanted: Children, rendered: Rendered) -> _Plan:

@@ -20,7 +20,7 @@ from distill_operator.cluster.objects import (
     uid_of,
 )
 from distill_operator.cluster.resources import BATCH_JOBS, DEPLOYMENTS, STATEFUL_SETS, Resource
-from distill_operator.constants import ATTEMPT_LABEL, DIGEST_ANNOTATION, ROLE_LABEL
+from distill_operator.constants import ATTEMPT_LABEL, DIGEST_ANNOTATION, JOB_UID_LABEL, ROLE_LABEL
 from distill_operator.lifecycle.observed import Foreign, Observed, Pod, Workload
 from distill_operator.render.names import CHILDREN, ChildName
 from distill_operator.render.names import name_of as child_name
@@ -47,8 +47,6 @@ class Sight:
     """By pod name."""
     warnings: Mapping[str, str] = field(default_factory=dict[str, str])
     """By uid of a workload: why its controller can't make pods."""
-    gone_makers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """By uid of a workload that was removed: uid of the job that it was of."""
     in_the_way: Sequence[Foreign] = ()
     """Objects with a child's name that were met when it was to be applied."""
     refused: str = ""
@@ -68,8 +66,8 @@ def observe(job: DistillJob, sight: Sight) -> Observed:
 
     config_map = found.get(child_name("configMap", job.metadata.name, attempt))
     pods = [
-        *(pod_of(item) for item in sight.pods if _is_pod_of(job, item, sight)),
-        *(pod_of(item, gone=True) for item in sight.gone if _is_pod_of(job, item, sight)),
+        *(pod_of(item) for item in sight.pods if _is_pod_of(job, item)),
+        *(pod_of(item, gone=True) for item in sight.gone if _is_pod_of(job, item)),
     ]
     return Observed(
         teacher=workload("teacher"),
@@ -99,7 +97,7 @@ def pod_of(item: Object, *, gone: bool = False) -> Pod:
         uid=uid_of(item),
         role=role,
         attempt=_number(labels.get(ATTEMPT_LABEL)) or 0,
-        created=_created(item),
+        created=_time(metadata["creationTimestamp"]),
         phase=status.get("phase", "Pending"),
         ordinal=_number(labels.get(POD_INDEX_LABEL)) if role == "student" else None,
         ready=conditions.get("Ready", {}).get("status") == "True",
@@ -187,31 +185,10 @@ def _foreign(job: DistillJob, attempt: int, sight: Sight) -> tuple[Foreign, ...]
     return tuple(found.values())
 
 
-def _is_pod_of(job: DistillJob, pod: Object, sight: Sight) -> bool:
-    """Whether a pod is this job's, and not of an earlier job of the same name.
-
-    Its maker says so. A Deployment's pods are made by a ReplicaSet, which isn't watched: they are as young as the
-    Deployment. Where the maker was gone before this process began, the job's age must do, in whole seconds.
-    """
-    if labels_of(pod).get(ROLE_LABEL) not in get_args(Role):
-        return False
-    uid = job.metadata.uid
-    owners = {uid_of(item): controller_of(item).get("uid") for _, item in sight.children}
-    owner = {**sight.gone_makers, **owners}.get(controller_of(pod).get("uid", ""))
-    if owner is not None:
-        return owner == uid
-    deployment = next(
-        (item for kind, item in sight.children if kind == DEPLOYMENTS and owners[uid_of(item)] == uid), None
-    )
-    if labels_of(pod)[ROLE_LABEL] == "teacher" and deployment is not None:
-        return _created(pod) >= _created(deployment)
-    born = job.metadata.creation_timestamp
-    # One made in the second in which the job was may be the earlier job's.
-    return born is None or _created(pod) > born
-
-
-def _created(item: Object) -> datetime:
-    return _time(metadata_of(item)["creationTimestamp"])
+def _is_pod_of(job: DistillJob, pod: Object) -> bool:
+    """Whether a pod is this job's, and not of an earlier job of the same name, whose pods outlive it by their grace."""
+    labels = labels_of(pod)
+    return labels.get(ROLE_LABEL) in get_args(Role) and labels.get(JOB_UID_LABEL) == job.metadata.uid
 
 
 def _container(status: Mapping[str, Any], role: Role) -> Mapping[str, Any]:

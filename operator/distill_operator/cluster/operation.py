@@ -13,7 +13,6 @@ from distill_operator.cluster.informer import Informer, Source
 from distill_operator.cluster.installed import wait_until_installed, warn_if_older
 from distill_operator.cluster.last_words import LastWords
 from distill_operator.cluster.lease import Lease
-from distill_operator.cluster.makers import Makers
 from distill_operator.cluster.objects import JobKey, Object, name_of, namespace_of
 from distill_operator.cluster.passes import Passes
 from distill_operator.cluster.progress import ProgressPoller
@@ -98,20 +97,18 @@ class Operation:
 
     async def _lead(self, tasks: asyncio.TaskGroup) -> None:
         client, configuration = self._client, self._configuration
-        last_words, makers = LastWords(), Makers()
+        last_words = LastWords()
 
         def departed(resource: Resource, item: Object) -> None:
             if resource == PODS:
                 last_words.keep(item)
-            elif resource in WORKLOADS:
-                makers.remember(item)
 
         store = Store(changed=self._wake, departed=departed)
         informers = [Informer(client, source, store) for source in _sources(configuration.namespaces)]
         progress = ProgressPoller(
             store, port=configuration.progress_port, seconds=configuration.progress_seconds, changed=self._wake
         )
-        reconciler = Reconciler(client, store, last_words, makers, self._index, self._queue, progress, configuration)
+        reconciler = Reconciler(client, store, last_words, self._index, self._queue, progress, configuration)
         self._health.informers, self._health.queue = informers, self._queue
         self._health.leading = True
         for informer in informers:

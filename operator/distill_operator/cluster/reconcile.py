@@ -15,7 +15,6 @@ from distill_operator.cluster.client import Client
 from distill_operator.cluster.events import tell
 from distill_operator.cluster.index import JobIndex
 from distill_operator.cluster.last_words import LastWords
-from distill_operator.cluster.makers import Makers
 from distill_operator.cluster.objects import JobKey, Object, is_deleting, uid_of
 from distill_operator.cluster.observe import Sight, observe
 from distill_operator.cluster.progress import ProgressPoller
@@ -45,7 +44,6 @@ class Reconciler:
         client: Client,
         store: Store,
         last_words: LastWords,
-        makers: Makers,
         index: JobIndex,
         queue: KeyedQueue,
         progress: ProgressPoller,
@@ -56,7 +54,6 @@ class Reconciler:
         self._client = client
         self._store = store
         self._last_words = last_words
-        self._makers = makers
         self._index = index
         self._queue = queue
         self._progress = progress
@@ -119,7 +116,6 @@ class Reconciler:
             children=children,
             pods=pods,
             gone=gone,
-            gone_makers=self._makers.gone,
             progress=self._progress.of(pods),
             warnings=warnings,
             in_the_way=settled.foreign,

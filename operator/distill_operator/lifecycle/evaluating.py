@@ -6,7 +6,7 @@ from distill_operator.lifecycle.case import Case, Step, working
 from distill_operator.lifecycle.ends import end_attempt, fitting, succeed
 from distill_operator.lifecycle.finishing import finished_pod, take_facts
 from distill_operator.lifecycle.outcomes import verdicts
-from distill_operator.lifecycle.progress import finite, progress_text
+from distill_operator.lifecycle.progress import finite, steps_done
 from distill_runtime.contract.facts import EvaluateFacts, SubjectFacts
 from distill_runtime.contract.outcome import Outcome
 
@@ -35,13 +35,7 @@ def _evaluated(case: Case, status: DistillJobStatus, outcome: Outcome) -> Distil
     facts = EvaluateFacts.read(outcome.facts)
     progress = status.progress
     if facts.steps > progress.step:
-        progress = progress.model_copy(
-            update={
-                "step": facts.steps,
-                "percent": 100,
-                "text": progress_text(facts.steps, progress.total_steps, percent=100),
-            }
-        )
+        progress = progress.model_copy(update=steps_done(facts.steps, progress.total_steps, finished=True))
     done = status.model_copy(
         update={
             "progress": progress,

@@ -30,7 +30,8 @@ def _work(before: DistillJobStatus, after: DistillJobStatus) -> Iterator[Event]:
         found = after.prepared
         message = (
             f"{found.targets} tokens to learn in {found.sequences} sequences, {found.total_steps} steps; "
-            f"{found.signal_shards_missing} of {found.signal_shards} signal shards are missing."
+            f"{found.signal_shards_missing} of {found.signal_shards + 1} signal shards are missing "
+            "(the teacher's output head counts as one)."
         )
         yield Event("Normal", "Prepared", message)
     elif after.signal.complete and not before.signal.complete:

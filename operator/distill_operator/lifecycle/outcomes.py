@@ -13,6 +13,7 @@ from distill_runtime.contract.outcome import CRASHED, GRACE_EXCEEDED, KILLED, SI
 
 DISRUPTED = "Disrupted"
 OUT_OF_MEMORY = "OutOfMemory"
+OUT_OF_DISK = "OutOfDisk"
 WORKER_LOST = "WorkerLost"
 
 Kind = Literal["userError", "finished", "needsSignals", "retry", "crash", "disruption"]
@@ -25,6 +26,12 @@ SAYS_LITTLE = frozenset({CRASHED, KILLED, SILENT, GRACE_EXCEEDED})
 """Reasons of outcomes that only say that a process was lost."""
 TAKEN_AWAY = frozenset({"Evicted", "Preempting", "NodeShutdown", "Shutdown", "Terminated", "NodeLost"})
 """Reasons that the kubelet gives to pods that it ended for the node's sake."""
+OWN_LIMITS = (
+    "exceeds the limit",
+    "exceeded its local ephemeral storage limit",
+    "exceeds the total limit of containers",
+)
+"""What the kubelet says of pods that it evicts for what they themselves wrote: the next one would do so too."""
 LOWER = {"student": " or lower spec.training.microBatch", "teacher": " or lower spec.teacher.maxBatchTokens"}
 """What else helps a role whose memory ran out."""
 
@@ -45,6 +52,9 @@ def verdict(pod: Pod) -> Verdict | None:
     word = _own_word(pod)
     if word is not None and word.kind != "crash" and word.kind != "disruption":
         return word
+    if _filled_its_disk(pod):
+        more = f"raise spec.pods.{pod.role}.ephemeralStorage or the size of that volume"
+        return Verdict(pod, "retry", OUT_OF_DISK, f"{told(pod, pod.message).rstrip(' .')}; {more}.")
     return Verdict(pod, "disruption", DISRUPTED, _why_taken(pod)) if is_taken_away(pod) else word
 
 
@@ -57,6 +67,10 @@ def verdicts(pods: Iterable[Pod]) -> list[Verdict]:
 def is_taken_away(pod: Pod) -> bool:
     """Whether something from outside ends this pod, or has."""
     return bool(pod.disrupted) or pod.deleting_since is not None or pod.gone or pod.reason in TAKEN_AWAY
+
+
+def _filled_its_disk(pod: Pod) -> bool:
+    return pod.reason == "Evicted" and any(words in pod.message for words in OWN_LIMITS)
 
 
 def _own_word(pod: Pod) -> Verdict | None:

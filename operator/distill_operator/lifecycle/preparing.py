@@ -5,7 +5,7 @@ from distill_operator.lifecycle.batch_jobs import batch_job_failed
 from distill_operator.lifecycle.case import Case, Step, working
 from distill_operator.lifecycle.finishing import finished_pod, take_facts
 from distill_operator.lifecycle.phases import enter_next_phase
-from distill_operator.lifecycle.progress import progress_text
+from distill_operator.lifecycle.progress import steps_done
 from distill_runtime.contract.facts import PrepareFacts
 from distill_runtime.contract.outcome import Outcome
 
@@ -36,7 +36,7 @@ def _prepared(case: Case, status: DistillJobStatus, outcome: Outcome) -> Distill
         bytes=max(0, facts.signal_bytes),
         complete=complete,
     )
-    progress = ProgressStatus(total_steps=facts.total_steps, text=progress_text(0, facts.total_steps))
+    progress = ProgressStatus.model_validate(steps_done(0, facts.total_steps))
     found = status.model_copy(
         update={
             "prepared": prepared,

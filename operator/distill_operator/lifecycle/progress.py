@@ -78,18 +78,14 @@ def _shown(case: Case, status: DistillJobStatus) -> ProgressStatus:
     if pod.role != "student" or answer.stage != "train":
         return staged
     total = answer.total or before.total_steps
-    percent = percent_of(answer.done, total)
     return staged.model_copy(
         update={
-            "step": answer.done,
-            "total_steps": total,
-            "percent": percent,
+            **steps_done(answer.done, total),
             "tokens_per_second": finite(answer.tokens_per_second),
             "loss": finite(answer.loss),
             "held_out_loss": finite(answer.held_out_loss),
             "wait_fraction": finite(answer.wait_fraction),
             "eta": _eta(case, before, answer.done, total),
-            "text": progress_text(answer.done, total, percent=percent),
         }
     )
 
@@ -115,13 +111,19 @@ def _signal(case: Case, status: DistillJobStatus) -> SignalStatus:
     return signal.model_copy(update={"shards_done": min(signal.shards, max([signal.shards_done, *done]))})
 
 
-def progress_text(step: int, total: int, *, percent: int | None = None) -> str:
-    """`120/1000 (12%)`; empty while there is no total."""
-    return f"{step}/{total} ({percent_of(step, total) if percent is None else percent}%)" if total > 0 else ""
+def steps_done(step: int, total: int, *, finished: bool = False) -> dict[str, object]:
+    """The fields of a progress that tell of steps. A training that ended early is done all the same."""
+    percent = 100 if finished else _percent_of(step, total)
+    return {
+        "step": step,
+        "total_steps": total,
+        "percent": percent,
+        "text": f"{step}/{total}" if total > 0 else "",
+        "percent_text": f"{percent}%" if total > 0 else "",
+    }
 
 
-def percent_of(step: int, total: int) -> int:
-    """Whole percents, between 0 and 100."""
+def _percent_of(step: int, total: int) -> int:
     return max(0, min(100, 100 * step // total)) if total > 0 else 0
 
 

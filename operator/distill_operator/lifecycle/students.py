@@ -6,7 +6,7 @@ from distill_operator.lifecycle.ends import end_attempt
 from distill_operator.lifecycle.finishing import finished_pod, take_facts
 from distill_operator.lifecycle.observed import Pod
 from distill_operator.lifecycle.outcomes import DISRUPTED, Verdict, verdicts
-from distill_operator.lifecycle.progress import finite, progress_text
+from distill_operator.lifecycle.progress import finite, steps_done
 from distill_runtime.contract.facts import StudentFacts
 from distill_runtime.contract.outcome import Outcome
 
@@ -21,19 +21,15 @@ def students_finished(case: Case, status: DistillJobStatus) -> Step:
 
 def _finished(case: Case, status: DistillJobStatus, outcome: Outcome) -> DistillJobStatus:
     facts = StudentFacts.read(outcome.facts)
-    total = status.progress.total_steps
     progress = status.progress.model_copy(
         update={
+            **steps_done(facts.steps, status.progress.total_steps, finished=True),
             "stage": "finished",
-            "step": facts.steps,
-            "percent": 100,
             "loss": finite(facts.final_loss),
             "held_out_loss": finite(facts.held_out_loss),
             "wait_fraction": finite(facts.wait_fraction),
             "tokens_per_second": finite(facts.tokens_per_second),
             "eta": None,
-            # A training that ended early is done all the same.
-            "text": progress_text(facts.steps, total, percent=100),
         }
     )
     signal = status.signal

@@ -5,7 +5,7 @@ import json
 from typing import Any, TypeAlias
 
 from distill_operator.api import DistillJob
-from distill_operator.constants import ATTEMPT_LABEL, JOB_LABEL, MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL
+from distill_operator.constants import ATTEMPT_LABEL, JOB_LABEL, JOB_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL
 from distill_operator.render.names import Child, name_of
 from distill_runtime.contract.run import Role
 
@@ -33,6 +33,7 @@ def labels(job: DistillJob, attempt: int, *, role: Role | None = None) -> dict[s
     return {
         MANAGED_BY_LABEL: MANAGED_BY,
         JOB_LABEL: job.metadata.name,
+        JOB_UID_LABEL: uid_of(job),
         ATTEMPT_LABEL: str(attempt),
         **({ROLE_LABEL: role} if role else {}),
     }
@@ -44,25 +45,30 @@ def selector(job: DistillJob, role: Role | None = None) -> dict[str, str]:
 
 
 def owner_reference(job: DistillJob) -> Manifest:
-    """Children go when their job goes; they never hold up its deletion.
+    """Children go when their job goes; they never hold up its deletion."""
+    return {
+        "apiVersion": job.api_version,
+        "kind": job.kind,
+        "name": job.metadata.name,
+        "uid": uid_of(job),
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def uid_of(job: DistillJob) -> str:
+    """The job's uid.
 
     Raises
     ------
     ValueError
-        The job has no uid: it doesn't come from an API server, so nothing in a cluster can be owned by it.
+        It has none: it doesn't come from an API server, so nothing in a cluster can be owned by it.
     """
     if job.metadata.uid is None:
         raise ValueError(
             f"{job.metadata.namespace}/{job.metadata.name} has no uid: only a job of a cluster has children"
         )
-    return {
-        "apiVersion": job.api_version,
-        "kind": job.kind,
-        "name": job.metadata.name,
-        "uid": job.metadata.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
+    return job.metadata.uid
 
 
 def canonical_json(value: Any) -> str:

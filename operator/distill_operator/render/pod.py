@@ -48,6 +48,8 @@ def pod_template(
             "terminationGracePeriodSeconds": role.job.spec.policy.checkpoint_grace_seconds + GRACE_MARGIN_SECONDS,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
+            # The kernel drops a SIGTERM to a process 1 that is just starting: the pod would stay for its whole grace.
+            "shareProcessNamespace": True,
             **({"serviceAccountName": pods.service_account} if pods.service_account else {}),
             **(
                 {"imagePullSecrets": [{"name": name} for name in pods.image_pull_secrets]}

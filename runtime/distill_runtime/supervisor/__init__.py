@@ -1,4 +1,4 @@
-"""PID 1 of every container: `python -m distill_runtime.supervisor prepare|teacher|student|evaluate`.
+"""The first process of every container: `python -m distill_runtime.supervisor prepare|teacher|student|evaluate`.
 
 It starts the role's processes, passes SIGTERM on, reaps what they leave behind, answers over HTTP, and turns how they
 ended into one exit code and one termination message. It imports no engine, so that it is small and always answers.

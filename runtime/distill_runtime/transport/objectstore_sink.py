@@ -78,6 +78,7 @@ class ObjectStoreSink(SignalSink):
         self._presence = Presence(replica=replica, nonce=claimant.nonce, state="running")
         self._presence_key = f"{presence_folder(config)}/{replica}.json"
         self._random = random.Random(claimant.nonce)
+        self._all_done = False
         self._closing = threading.Event()
         self._close_lock = threading.Lock()
         self._states: dict[str, FolderState] = {}
@@ -127,6 +128,7 @@ class ObjectStoreSink(SignalSink):
             if not others and (consumption.finished or not self._demand.streaming):
                 if listed:
                     self._sweep()
+                    self._all_done = True
                     return None
                 # What an older listing called ready may have been found damaged since: look once more.
                 self._listing_until = float("-inf")
@@ -182,7 +184,7 @@ class ObjectStoreSink(SignalSink):
         self._plain_store.put(self._presence_key, self._presence.model_dump_json().encode())
 
     def close(self) -> None:
-        """Says that this replica has ended and gives its claims up."""
+        """Says that this replica has ended, and whether it had found everything done; gives its claims up."""
         with self._close_lock:
             if self._closing.is_set():
                 return
@@ -191,8 +193,8 @@ class ObjectStoreSink(SignalSink):
             self._heartbeat.stop()
         try:
             self._claims.release_all()
-            finished = self._presence.model_copy(update={"state": "finished"})
-            self._plain_store.put(self._presence_key, finished.model_dump_json().encode())
+            last = self._presence.model_copy(update={"state": "finished" if self._all_done else "left"})
+            self._plain_store.put(self._presence_key, last.model_dump_json().encode())
         except RetryError as error:
             # The others find out by the lease.
             log.warning("this replica's end couldn't be announced: %s", error)

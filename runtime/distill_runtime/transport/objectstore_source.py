@@ -243,7 +243,7 @@ class ObjectStoreSource(SignalSource):
             self._alone[folder] += 1
             alone = self._alone[folder]
         if self._teachers == 0 or alone >= POLLS_ALONE:
-            why = "no teacher runs" if self._teachers == 0 else "every teacher has ended"
+            why = "no teacher runs" if self._teachers == 0 else "every teacher has finished"
             raise RetryError(
                 f"{what} is missing in {self._store.uri}/{folder}, and {why}: teachers must run again.",
                 reason="SignalsMissing",

@@ -1,7 +1,8 @@
 """Which teacher replicas of an attempt are at work: jobs/…/teachers/<attempt>/<replica>.json.
 
-A running replica rewrites its object with a rising counter. One whose object hasn't changed for the lease on the
-student's clock is gone, as one that says `finished` is.
+A running replica rewrites its object with a rising counter. It is gone when it says so, or when its object hasn't
+changed for the lease on the student's clock. Only one that found everything done says `finished`: after one that left
+before, or crashed, another takes its place, under a name of its own.
 """
 
 from collections.abc import Callable
@@ -15,13 +16,15 @@ from distill_runtime.prepared import Record
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 from distill_runtime.transport.claims import StaleWatch
 
+State = Literal["running", "finished", "left"]
+
 
 class Presence(Record):
     """What a teacher replica says of itself."""
 
     replica: str
     nonce: str
-    state: Literal["running", "finished"]
+    state: State
     counter: int = 0
 
 
@@ -41,32 +44,34 @@ class PresenceBoard:
         self._teachers = teachers
         self._clock = clock
         self._watch = StaleWatch(lease_seconds)
+        self._finished: set[str] = set()
 
     def somebody_left(self) -> bool:
         """May a missing signal still come? Looks at the store once.
 
-        No without teachers. Yes while one is at work, and before the first one was seen: models load slowly, and the
-        rule for a stall is the operator's. Where those that were seen are gone: yes only if none of them said that all
-        was done, and others are still expected.
+        No without teachers, and where all that were seen are gone and one of them had found everything done. Else yes:
+        models load slowly, a lost replica is replaced, and the rule for a stall is the operator's.
         """
         if self._teachers == 0:
             return False
         now = self._clock()
-        seen = finished = 0
+        finished = False
         for info in self._store.list(f"{self._folder}/"):
             known = self._watch.knows(info.key, info.tag)
             stale = self._watch.is_stale(info.key, info.tag, now)
-            if not known and self._says_finished(info.key):
+            state = "running" if known else self._state(info.key)
+            if state != "running":
                 self._watch.void(info.key)
-            seen += 1
-            if self._watch.is_void(info.key):
-                finished += 1
-            elif not stale:
+            if state == "finished":
+                self._finished.add(info.key)
+            if info.key in self._finished:
+                finished = True
+            elif not stale and not self._watch.is_void(info.key):
                 return True
-        return seen == 0 or (finished == 0 and seen < self._teachers)
+        return not finished
 
-    def _says_finished(self, key: str) -> bool:
+    def _state(self, key: str) -> State:
         try:
-            return Presence.model_validate_json(self._store.get(key)).state == "finished"
+            return Presence.model_validate_json(self._store.get(key)).state
         except (ObjectMissing, ValidationError):
-            return False
+            return "running"

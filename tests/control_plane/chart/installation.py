@@ -118,6 +118,11 @@ def may(kubectl: Kubectl, user: str, verb: str, resource: str, namespace: str = 
     return answer
 
 
+def wait_until_allowed(kubectl: Kubectl, user: str, requests: Sequence[Request]) -> None:
+    """Waits until a user may do all of this: the API server hears of new roles a moment later."""
+    wait_until(f"the rights of {user}", lambda: all(allowed(kubectl, user, requests)))
+
+
 def groups_of(user: str) -> list[str]:
     """The groups that the API server gives to a user."""
     if not user.startswith("system:serviceaccount:"):
@@ -134,7 +139,7 @@ def wait_for_pods_of_operator(kubectl: Kubectl, namespace: str = NAMESPACE) -> l
             "get", "pods", f"--namespace={namespace}", "--selector=app.kubernetes.io/name=distill-operator"
         )["items"]
 
-    return wait_until("the operator's pods", pods, 30)
+    return wait_until("the operator's pods", pods)
 
 
 def token_kubeconfig(control_plane: ControlPlane, account: str, namespace: str) -> Path:

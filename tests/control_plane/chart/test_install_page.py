@@ -53,7 +53,7 @@ def test_the_commands_of_the_page_work_in_their_order(
     assert {command.split()[0] for command in COMMANDS} == {"helm", "kubectl"}
     for command in COMMANDS:
         ended = subprocess.run(
-            command.split(), cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=120
+            command.split(), cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=300
         )
         assert ended.returncode == 0, f"{command}: {ended.stderr}"
 

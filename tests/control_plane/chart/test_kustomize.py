@@ -4,17 +4,17 @@ import pytest
 
 from tests.control_plane.chart.installation import (
     ACCOUNT,
-    CRD_NAME,
     JOB,
     NAMESPACE,
     Request,
     allowed,
     token_kubeconfig,
     wait_for_pods_of_operator,
+    wait_until_allowed,
 )
+from tests.control_plane.jobs.installation import wait_until_served
 from tests.testcluster.control_plane import ControlPlane
 from tests.testcluster.errors import TestClusterError
-from tests.testcluster.kubectl import Kubectl
 from tests.unit.chart.grants import documented_grants, grants
 from tests.unit.chart.renderings import DEPLOY, RELEASE
 
@@ -47,7 +47,7 @@ REFUSED = [
 def test_the_plain_manifests_install_the_operator(fresh_control_plane: ControlPlane) -> None:
     kubectl = fresh_control_plane.kubectl()
     kubectl("apply", "-k", str(DEPLOY))
-    kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
+    wait_until_served(kubectl)
     kubectl.apply(JOB, "--namespace=default")
 
     # The namespace is `restricted`, and the pod was let in.
@@ -69,17 +69,14 @@ def test_the_operator_may_do_what_it_must_and_read_no_secret(fresh_control_plane
         *(Request(verb, lease, NAMESPACE, RELEASE) for verb in ("get", "update")),
         Request("create", lease, NAMESPACE),
     ]
-    assert _allowed(kubectl, needed) == needed
+    wait_until_allowed(kubectl, ACCOUNT, needed)
     refused = [Request(*grant, namespace) for grant in REFUSED for namespace in ("default", NAMESPACE)]
-    assert _allowed(kubectl, refused) == []
+    answers = allowed(kubectl, ACCOUNT, refused)
+    assert not [request for request, answer in zip(refused, answers, strict=True) if answer]
 
+    wait_until_served(kubectl)
     operator = fresh_control_plane.kubectl(token_kubeconfig(fresh_control_plane, RELEASE, NAMESPACE))
     assert operator("get", "--raw", "/openapi/v3")
     operator("get", "distilljobs", "--all-namespaces")
     with pytest.raises(TestClusterError, match='cannot list resource "secrets"'):
         operator("get", "secrets", f"--namespace={NAMESPACE}")
-
-
-def _allowed(kubectl: Kubectl, requests: list[Request]) -> list[Request]:
-    answers = allowed(kubectl, ACCOUNT, requests)
-    return [request for request, answer in zip(requests, answers, strict=True) if answer]

@@ -11,16 +11,20 @@ from tests.control_plane.chart.installation import (
     JOB,
     NAMESPACE,
     Helm,
+    Request,
     bind,
     make_restricted_namespace,
     may,
     older_chart,
     token_kubeconfig,
     wait_for_pods_of_operator,
+    wait_until_allowed,
 )
+from tests.control_plane.jobs.installation import wait_until_served
 from tests.fixtures.operator import OperatorProcess
 from tests.testcluster.control_plane import ControlPlane
 from tests.testcluster.errors import TestClusterError
+from tests.testcluster.kubectl import Kubectl
 from tests.testcluster.programs import HELM_4
 from tests.testcluster.waiting import wait_until
 from tests.unit.chart.renderings import CHART, RELEASE, ROOT, VALUES
@@ -38,7 +42,7 @@ def test_a_release_comes_grows_and_goes_and_its_jobs_stay(
 
     # An older version, whose definition has no `policy`: the API server drops it from a job.
     helm_here("install", RELEASE, str(older_chart(helm_here.program, tmp_path)), *IN_NAMESPACE)
-    kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
+    wait_until_served(kubectl)
     kubectl.apply(JOB, "--namespace=default", "--validate=ignore")
     before = kubectl.json("get", "distilljob", "qwen3-4b", "--namespace=default")
     assert "policy" not in before["spec"]
@@ -47,7 +51,7 @@ def test_a_release_comes_grows_and_goes_and_its_jobs_stay(
     said = helm_here("upgrade", RELEASE, str(CHART), *IN_NAMESPACE)
     assert "One replica" in said
     # The API server takes a moment to serve a changed definition.
-    wait_until("the new definition", lambda: _keeps_policy(fresh_control_plane), 30)
+    wait_until("the new definition", lambda: _keeps_policy(fresh_control_plane))
     after = kubectl.json("get", "distilljob", "qwen3-4b", "--namespace=default")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
 
@@ -59,7 +63,7 @@ def test_a_release_comes_grows_and_goes_and_its_jobs_stay(
         "items"
     ]
     assert yaml.safe_load(config_map["data"]["configuration.yaml"])["maxRunningJobs"] == 2
-    wait_until("a new pod", lambda: _pod_names(fresh_control_plane) - {pod["metadata"]["name"]}, 30)
+    wait_until("a new pod", lambda: _pod_names(fresh_control_plane) - {pod["metadata"]["name"]})
 
     # Everything goes but the definition and the jobs, and the same release finds them again.
     helm_here("uninstall", RELEASE, *IN_NAMESPACE)
@@ -100,12 +104,21 @@ def _pod_names(control_plane: ControlPlane) -> set[str]:
 def test_everything_at_once_is_accepted_by_the_api_server(helm_here: Helm, fresh_control_plane: ControlPlane) -> None:
     kubectl = fresh_control_plane.kubectl()
     kubectl.apply([_monitor_definition(kind) for kind in ("ServiceMonitor", "PodMonitor")])
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    for plural in ("servicemonitors", "podmonitors"):
+        wait_until(f"{plural} to be served", lambda plural=plural: _lists(kubectl, plural))
     values = VALUES["everything"]
     assert values is not None
     helm_here("install", RELEASE, str(CHART), *IN_NAMESPACE, "--create-namespace", "--values", str(values))
     for kind in ("servicemonitors", "podmonitors", "poddisruptionbudgets", "networkpolicies"):
         assert kubectl.json("get", kind, *IN_NAMESPACE)["items"], kind
+
+
+def _lists(kubectl: Kubectl, plural: str) -> bool:
+    try:
+        kubectl("get", plural, "--all-namespaces")
+    except TestClusterError:
+        return False
+    return True
 
 
 def _monitor_definition(kind: str) -> dict[str, object]:
@@ -133,15 +146,18 @@ def test_a_list_of_namespaces_gives_no_right_in_others(helm_here: Helm, fresh_co
     helm_here(
         "install", RELEASE, str(CHART), *IN_NAMESPACE, "--create-namespace", "--set", "namespaces={team-a,team-b}"
     )
-    jobs = "distill-operator.io/distilljobs"
+    jobs, lease = "distill-operator.io/distilljobs", "coordination.k8s.io/leases"
+    needed = [
+        Request(*request, namespace)
+        for request in (("list", jobs), ("create", "apps/statefulsets"))
+        for namespace in ("team-a", "team-b")
+    ]
+    wait_until_allowed(kubectl, ACCOUNT, [*needed, Request("update", lease, NAMESPACE, RELEASE)])
     for namespace in ("team-a", "team-b"):
-        assert may(kubectl, ACCOUNT, "list", jobs, namespace)
-        assert may(kubectl, ACCOUNT, "create", "apps/statefulsets", namespace)
         assert not may(kubectl, ACCOUNT, "list", "/secrets", namespace)
     for namespace in ("default", NAMESPACE, ""):
         assert not may(kubectl, ACCOUNT, "list", jobs, namespace)
         assert not may(kubectl, ACCOUNT, "create", "apps/statefulsets", namespace)
-    assert may(kubectl, ACCOUNT, "update", "coordination.k8s.io/leases", NAMESPACE, RELEASE)
 
 
 @ONE_HELM
@@ -151,7 +167,7 @@ def test_the_operator_works_in_its_namespaces_with_the_rights_that_it_has_there(
     kubectl = fresh_control_plane.kubectl()
     kubectl("create", "namespace", "team-a")
     helm_here("install", RELEASE, str(CHART), *IN_NAMESPACE, "--create-namespace", "--set", "namespaces={team-a}")
-    kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
+    wait_until_served(kubectl)
     for namespace in ("team-a", "default"):
         kubectl.apply(JOB, f"--namespace={namespace}")
     config_map = kubectl.json("get", "configmap", f"{RELEASE}-configuration", *IN_NAMESPACE)
@@ -175,13 +191,11 @@ def test_users_get_their_rights_from_kubernetes_own_roles(helm_here: Helm, fresh
     for user, role in (("alice", "edit"), ("bob", "view"), ("carol", "admin")):
         bind(kubectl, user, role, "team-a")
     helm_here("install", RELEASE, str(CHART), *IN_NAMESPACE, "--create-namespace")
-    kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
-    for user in ("alice", "bob", "carol"):
+    wait_until_served(kubectl)
+    for user, verbs in (("alice", ("get", "create", "patch")), ("bob", ("list",)), ("carol", ("delete",))):
         # A controller puts the aggregated roles together.
-        wait_until(
-            "the aggregated roles",
-            lambda user=user: may(kubectl, user, "get", "distill-operator.io/distilljobs", "team-a"),
-        )
+        requests = [Request(verb, "distill-operator.io/distilljobs", "team-a") for verb in verbs]
+        wait_until_allowed(kubectl, user, requests)
 
     alice, bob, carol = (
         fresh_control_plane.kubectl(fresh_control_plane.kubeconfig_for(user)) for user in ("alice", "bob", "carol")

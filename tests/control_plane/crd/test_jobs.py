@@ -20,7 +20,7 @@ from tests.unit.api.test_status import FULL
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[2] / "examples"
 EVERYTHING = read_documents((HERE / "everything.yaml").read_text())
-CLUSTER_JOB = (EXAMPLES / "distilljob-cluster.yaml").read_text()
+CLUSTER_JOBS = sorted(EXAMPLES.glob("*-cluster.yaml"))
 FIXED = "can't change once the job has started; make a new job"
 PAUSED = "can't change while the job runs; set spec.suspend to true first, or with it"
 
@@ -74,9 +74,12 @@ def test_the_smallest_job_gets_the_defaults_of_the_types(jobs: Jobs) -> None:
     assert "pods" not in stored["spec"], "what is empty stays unset"
 
 
-def test_the_job_of_the_documents_is_taken(checked: Jobs) -> None:
-    load_job(CLUSTER_JOB, "distilljob-cluster.yaml")
-    assert checked.check(yaml.safe_load(CLUSTER_JOB)) is None
+@pytest.mark.parametrize("manifest", CLUSTER_JOBS, ids=lambda manifest: manifest.name)
+def test_the_jobs_of_the_documents_are_taken(checked: Jobs, manifest: Path) -> None:
+    load_job(manifest.read_text(), manifest.name)
+    document = yaml.safe_load(manifest.read_text())
+    document["metadata"]["namespace"] = checked.namespace
+    assert checked.check(document) is None
 
 
 def test_a_job_that_has_not_started_may_change_in_everything(jobs: Jobs) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.control_plane.jobs.installation import grant_rights, install_definition
-from tests.control_plane.jobs.job import RESOURCES
 from tests.control_plane.jobs.place import Place
 from tests.fixtures.api_server import ApiServer, path_of
 from tests.fixtures.api_watch import World
@@ -15,6 +14,7 @@ from tests.fixtures.kubelet import Kubelet
 from tests.fixtures.operator import OperatorProcess
 from tests.fixtures.played_nodes import PlayedNodes
 from tests.fixtures.progress_server import ProgressServer
+from tests.fixtures.watched_job import RESOURCES
 from tests.testcluster.control_plane import ControlPlane
 from tests.testcluster.ports import free_ports
 

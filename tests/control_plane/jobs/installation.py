@@ -5,8 +5,10 @@ from pathlib import Path
 
 import yaml
 
-from tests.fixtures.api_server import ApiError, ApiServer, path_of
+from tests.fixtures.api_server import ApiServer
 from tests.testcluster.control_plane import ControlPlane
+from tests.testcluster.errors import TestClusterError
+from tests.testcluster.kubectl import Kubectl
 from tests.testcluster.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[3]
@@ -17,19 +19,23 @@ RIGHTS = {"Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "R
 
 def install_definition(control_plane: ControlPlane) -> ApiServer:
     """Applies the definition, and returns the API server once it knows DistillJobs."""
-    control_plane.kubectl()("apply", "--server-side", "--force-conflicts", "-f", str(DEFINITION))
-    api = ApiServer(control_plane.kubeconfig)
-    wait_until("the resource of DistillJobs", lambda: _answers(api))
-    return api
+    kubectl = control_plane.kubectl()
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(DEFINITION))
+    wait_until_served(kubectl)
+    return ApiServer(control_plane.kubeconfig)
 
 
-def _answers(api: ApiServer) -> bool:
+def wait_until_served(kubectl: Kubectl) -> None:
+    """Waits until DistillJobs can be listed. `kubectl wait` gives up where a definition has no conditions yet."""
+    wait_until("DistillJobs to be served", lambda: _is_served(kubectl))
+
+
+def _is_served(kubectl: Kubectl) -> bool:
     try:
-        return api.get(path_of("distilljobs")) is not None
-    except ApiError as error:
-        if error.status == 429:  # Its storage is being made.
-            return False
-        raise
+        kubectl("get", "distilljobs", "--all-namespaces")
+    except TestClusterError:
+        return False
+    return True
 
 
 def grant_rights(control_plane: ControlPlane) -> Path:

@@ -24,8 +24,9 @@ class Place:
         return Job(self.api, self.world, self.kubelet, self.namespace, name)
 
     def running(self, name: str, **spec: Any) -> Job:
-        """A job whose halves both run: one teacher and two students."""
+        """A job whose halves both run, one teacher and two students, and which has no other pods any more."""
         job = self.job(name).create(spec, Play(teacher=runs, student=runs))
         job.wait_for_running("student", 2)
         job.wait_for_running("teacher", 1)
+        job.wait("that the pod that prepared is removed", lambda: not job.pods("prepare"))
         return job

@@ -3,10 +3,10 @@
 import pytest
 
 from distill_runtime.contract.run import Role
-from tests.control_plane.jobs.job import revision
 from tests.control_plane.jobs.place import Place
 from tests.fixtures.api_server import ApiError, ApiServer, Object, path_of
 from tests.fixtures.pod_acts import Play, by_attempt, by_worker, crashes, runs, taught, trained
+from tests.fixtures.watched_job import revision
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -25,7 +25,8 @@ def test_a_suspended_job_has_no_pods_and_goes_on_when_resumed(place: Place, phas
     job.wait("its pods", lambda: any(pod["status"].get("phase") == "Running" for pod in job.pods(role)))
     job.edit(suspend=True)
     job.wait_for_phase("Suspended")
-    assert not job.pods()
+    job.check_nothing_held_when("Suspended")
+    job.wait("that no pod is left", lambda: not job.pods())
     assert not job.children("jobs")
     assert job.status["attempts"]["suspended"] == 1
     job.change(**vars(Play()))
@@ -35,7 +36,8 @@ def test_a_suspended_job_has_no_pods_and_goes_on_when_resumed(place: Place, phas
     assert job.status["attempts"].get("failed", 0) == 0
     assert job.attempt == 2
     assert len(job.pods_ever("prepare")) == (2 if phase == "Preparing" else 1)
-    assert {"Suspended", "Resumed"} <= set(job.reasons())
+    for reason in ("Suspended", "Resumed"):
+        job.wait_for_event(reason)
 
 
 def test_a_job_that_is_born_suspended_waits(place: Place) -> None:
@@ -137,7 +139,7 @@ def test_an_evicted_worker_costs_an_attempt_that_is_not_counted(place: Place, ap
     job.wait_for_running("student", 2, attempt=2)
     assert job.status["attempts"].get("disrupted") == 1
     assert job.status["attempts"].get("failed", 0) == 0
-    assert "Disrupted" in job.reasons()
+    job.wait_for_event("Disrupted")
     job.finish()
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from distill_runtime.contract.outcome import ExitCode
-from tests.control_plane.jobs.job import Job, moment
+from distill_runtime.contract.run import Role
+from tests.control_plane.jobs.job import Job
 from tests.control_plane.jobs.place import Place
-from tests.fixtures.api_server import ApiServer, Object, path_of
+from tests.control_plane.quota import hold_to_quota
+from tests.fixtures.api_server import Object
 from tests.fixtures.played_nodes import PlayedNodes
 from tests.fixtures.pod_acts import (
     Play,
@@ -27,11 +29,14 @@ from tests.fixtures.pod_acts import (
     runs_out_of_memory,
     trained,
 )
+from tests.fixtures.watched_job import moment
+from tests.testcluster.control_plane import ControlPlane
 
-END_SECONDS = 90.0
+END_SECONDS = 240.0
 ONCE: Object = {"backoffLimit": 0}
-SOON: Object = {"startupDeadlineSeconds": 20, "backoffLimit": 0}
+STARTUP_SECONDS = 30
 """Time enough for so many jobs at once to be told what holds their pods."""
+SOON: Object = {"startupDeadlineSeconds": STARTUP_SECONDS, "backoffLimit": 0}
 NOWHERE: Object = {"nodeSelector": {"pool": "nowhere"}}
 
 
@@ -125,18 +130,17 @@ def failing(place: Place, operator: object) -> dict[str, Job]:
 @pytest.fixture(scope="module")
 def half_admitted(place: Place, operator: object) -> Job:
     """Nodes for its teacher there are; for its student there is none yet."""
-    policy = {"startupDeadlineSeconds": 10, "backoffLimit": 100}
+    policy = {"startupDeadlineSeconds": STARTUP_SECONDS, "backoffLimit": 100}
     spec = {"policy": policy, "pods": {"student": {"nodeSelector": {"pool": "scarce"}}}}
     return place.job("half-admitted").create(spec, Play(teacher=runs, student=runs))
 
 
 @pytest.fixture(scope="module")
-def over_quota(make_place: Callable[[], Place], api: ApiServer, operator: object) -> Job:
+def over_quota(make_place: Callable[[], Place], control_plane: ControlPlane, operator: object) -> Job:
     """A job in a namespace that may have no pod."""
     place = make_place()
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
-    api.create(path_of("resourcequotas", place.namespace), quota)
-    return place.job("over-quota").create({"policy": {**SOON, "startupDeadlineSeconds": 30}})
+    hold_to_quota(control_plane.kubectl(), place.namespace, "pods=0")
+    return place.job("over-quota").create({"policy": SOON})
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +160,26 @@ def on_a_lost_node(place: Place, nodes: PlayedNodes, operator: object) -> Job:
 @pytest.fixture(scope="module", autouse=True)
 def all_at_once(failing: object, half_admitted: object, over_quota: object, on_a_lost_node: object) -> None:
     """Begins all jobs before the first test looks at one."""
+
+
+def test_a_half_admitted_job_releases_both_halves_and_tries_again(half_admitted: Job, nodes: PlayedNodes) -> None:
+    """The first test: each failure in vain doubles the time to the next attempt."""
+    job = half_admitted
+    job.wait("that it lets go", lambda: job.status.get("attempts", {}).get("failed"), END_SECONDS)
+    first = next(status for status in job.statuses() if status.get("attempts", {}).get("failed"))
+    assert first["reason"] == first["attempt"]["ending"]["reason"] == "HalfAdmitted"
+    assert job.pods_ever("teacher"), "its teacher held a node"
+    nodes.add("played-scarce", {"pool": "scarce"})
+    job.wait("running students", lambda: _running(job, "student") == 2, END_SECONDS)
+    assert job.attempt > 1
+    job.check_attempts_apart()
+    job.change(student=trained())
+    job.wait("its student's end", lambda: job.status["student"].get("finished"))
+    job.delete()
+
+
+def _running(job: Job, role: Role) -> int:
+    return sum(pod["status"].get("phase") == "Running" for pod in job.pods(role))
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -182,30 +206,10 @@ def test_a_retry_waits_ten_seconds(failing: dict[str, Job]) -> None:
     assert job.status["attempts"]["failed"] == 2
 
 
-def test_no_attempt_begins_before_the_pods_of_the_last_one_are_gone(failing: dict[str, Job], place: Place) -> None:
+def test_no_attempt_begins_before_the_pods_of_the_last_one_are_gone(failing: dict[str, Job]) -> None:
     job = failing["gives-up"].wait_for_phase("Failed", END_SECONDS)
-    there: dict[str, str] = {}
-    for change in place.world.changes("pods", place.namespace):
-        metadata = change.item["metadata"]
-        if metadata["labels"].get("distill-operator.io/job") != job.name:
-            continue
-        there[metadata["uid"]] = metadata["labels"]["distill-operator.io/attempt"]
-        if change.kind == "DELETED":
-            del there[metadata["uid"]]
-        assert len(set(there.values())) <= 1
-
-
-def test_a_half_admitted_job_releases_both_halves_and_tries_again(half_admitted: Job, nodes: PlayedNodes) -> None:
-    job = half_admitted
-    job.wait("that it lets go", lambda: job.status.get("attempts", {}).get("failed"), END_SECONDS)
-    job.wait("that nothing is held", lambda: not job.pods())
-    assert job.status["reason"] == "HalfAdmitted"
-    nodes.add("played-scarce", {"pool": "scarce"})
-    job.wait_for_running("student", 2)
-    assert job.attempt > 1
-    job.change(student=trained())
-    job.wait("its student's end", lambda: job.status["student"].get("finished"))
-    job.delete()
+    assert job.attempt == 2
+    job.check_attempts_apart()
 
 
 def test_pods_over_the_quota_say_so(over_quota: Job) -> None:
@@ -219,5 +223,5 @@ def test_a_lost_node_costs_an_attempt_that_is_not_counted(on_a_lost_node: Job) -
     job.wait("the next attempt", lambda: job.attempt == 2, END_SECONDS)
     assert job.status["attempts"].get("disrupted") == 1
     assert job.status["attempts"].get("failed", 0) == 0
-    job.wait("its student's end", lambda: job.status["student"].get("finished"), END_SECONDS)
+    job.wait("its student's end", lambda: job.status["student"].get("finished"))
     job.delete()

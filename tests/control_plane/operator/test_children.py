@@ -17,6 +17,7 @@ from distill_operator.constants import MANAGED_BY, MANAGED_BY_LABEL
 from distill_operator.lifecycle.decision import Children
 from distill_operator.lifecycle.observed import Foreign
 from tests.control_plane.operator.conftest import Run
+from tests.control_plane.quota import hold_to_quota
 from tests.testcluster.kubectl import Kubectl
 
 ALL = Children(attempt=1, running=True, prepare=True, teachers=2, students=0, announced_teachers=2)
@@ -68,9 +69,15 @@ def in_namespace(run: Run, namespace: str) -> Callable[[Scenario], None]:
         async def whole(client: Client) -> None:
             made = await client.create(DISTILL_JOBS, namespace, document())
 
-            async def start(image: str = "registry.example/runtime:1", again: bool = False, **pods: Any) -> Jobs:
+            async def start(
+                image: str = "registry.example/runtime:1",
+                again: bool = False,
+                status: Object | None = None,
+                **pods: Any,
+            ) -> Jobs:
                 item = await client.create(DISTILL_JOBS, namespace, document("j2")) if again else made
                 found = {**item, "spec": {**item["spec"], **({"pods": pods} if pods else {})}}
+                found |= {"status": status} if status else {}
                 found["metadata"] = {**found["metadata"], "name": "j"}
                 return Jobs(client, namespace, job_of(found, "j"), image)
 
@@ -149,6 +156,36 @@ def test_an_operator_that_starts_anew_changes_nothing_even_if_it_renders_otherwi
         await newer.settle()
         await newer.settle()
         assert versions() == before
+
+    in_namespace(scenario)
+
+
+def attempt_of_another_digest(phase: str) -> Object:
+    attempt = {"number": 1, "startTime": "2026-01-01T00:00:00Z", "workers": 1, "generation": 1, "digest": "another"}
+    return {"phase": phase, "attempt": attempt}
+
+
+def test_another_render_of_a_running_attempt_is_reported_and_nothing_else_is_written(
+    in_namespace: Callable[[Scenario], None], versions: Callable[[], dict[str, str]]
+) -> None:
+    async def scenario(start: Start) -> None:
+        await (await start()).settle()
+        before = versions()
+        newer = await start(status=attempt_of_another_digest("Distilling"))
+        assert (await newer.settle(Children(attempt=1, running=True, teachers=0))).rendered_anew
+        assert versions() == before
+
+    in_namespace(scenario)
+
+
+def test_what_an_ended_job_leaves_is_removed_even_if_its_record_is_another(
+    in_namespace: Callable[[Scenario], None], names: Callable[[], set[str]]
+) -> None:
+    async def scenario(start: Start) -> None:
+        await (await start()).settle()
+        ended = await start(status=attempt_of_another_digest("Succeeded"))
+        assert not (await ended.settle(Children(attempt=1))).rendered_anew
+        assert names() == {"configmap/j-1"}
 
     in_namespace(scenario)
 
@@ -274,7 +311,8 @@ def test_what_cannot_be_changed_in_place_is_made_again_while_it_has_no_pods(
 
     async def scenario(start: Start) -> None:
         await (await start()).settle()
-        kubectl("wait", "statefulset/j-student", "--for=jsonpath={.status.observedGeneration}=1", "-n", namespace)
+        seen = "--for=jsonpath={.status.observedGeneration}=1"
+        kubectl("wait", "statefulset/j-student", seen, "--timeout=90s", "-n", namespace)
         old = student()["metadata"]["uid"]
         jobs = await start(student={"modelCache": {"perPod": "10Gi"}})
         second = Children(attempt=2, running=True, teachers=0, students=0)
@@ -289,8 +327,7 @@ def test_what_cannot_be_changed_in_place_is_made_again_while_it_has_no_pods(
 def test_what_the_api_server_refuses_is_told_in_its_words(
     in_namespace: Callable[[Scenario], None], names: Callable[[], set[str]], kubectl: Kubectl, namespace: str
 ) -> None:
-    kubectl("create", "quota", "none", "--hard=count/deployments.apps=0", "-n", namespace)
-    kubectl("wait", "quota/none", "--for=jsonpath={.status.hard}", "--timeout=30s", "-n", namespace)
+    hold_to_quota(kubectl, namespace, "count/deployments.apps=0")
 
     async def scenario(start: Start) -> None:
         jobs = await start()

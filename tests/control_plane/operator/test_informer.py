@@ -55,7 +55,7 @@ async def watching(client: Client, namespace: str, **options: Any) -> AsyncItera
     watched = Watching(client, namespace, **options)
     task = asyncio.create_task(watched.informer.run())
     try:
-        await asyncio.wait_for(watched.informer.synced.wait(), 20)
+        await asyncio.wait_for(watched.informer.synced.wait(), 60)
         yield watched
     finally:
         task.cancel()
@@ -193,11 +193,13 @@ def test_a_sick_server_is_not_stormed(behaviour: Behaviour) -> None:
         client = Client(Configuration(host=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
         task = asyncio.create_task(Watching(client, "n").informer.run())
         await asyncio.sleep(3)
+        in_three_seconds = connections
+        await until("that it tries again", lambda: connections >= 2)
         assert not task.done()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await client.close()
         server.close()
-        return connections
+        return in_three_seconds
 
-    assert 2 <= asyncio.run(scenario()) <= 8
+    assert asyncio.run(scenario()) <= 8

@@ -14,9 +14,12 @@ from distill_operator.configuration import LeaderElection
 from tests.control_plane.operator.conftest import Run, connected
 from tests.testcluster.control_plane import ControlPlane
 
+LEASE_SECONDS = 6
+"""A third of it must be enough for a busy machine: that is between a leader's giving up and its successor."""
+
 
 def election(namespace: str, **changes: Any) -> LeaderElection:
-    return LeaderElection(**{"namespace": namespace, "lease_seconds": 2, "renew_seconds": 0.3, **changes})
+    return LeaderElection(**{"namespace": namespace, "lease_seconds": LEASE_SECONDS, "renew_seconds": 0.5, **changes})
 
 
 async def holder(client: Client, namespace: str) -> str:
@@ -32,7 +35,7 @@ def test_of_several_replicas_one_leads(run: Run, namespace: str) -> None:
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         leading = leases[waiting.index(done.pop())]
         holding = asyncio.create_task(leading.hold())
-        await asyncio.sleep(4)
+        await asyncio.sleep(LEASE_SECONDS + 2)
         assert [task.done() for task in waiting].count(True) == 1
         assert not holding.done()
         assert await holder(client, namespace) == leading.identity
@@ -49,7 +52,7 @@ def test_a_leader_that_falls_silent_is_replaced_within_the_leases_time(run: Run,
         loop = asyncio.get_running_loop()
         begun = loop.time()
         await second.acquire()
-        assert 1.9 <= loop.time() - begun < 10
+        assert LEASE_SECONDS <= loop.time() - begun < 5 * LEASE_SECONDS
         assert await holder(client, namespace) == second.identity
 
     run(scenario)
@@ -64,7 +67,7 @@ def test_a_leader_that_ends_lets_the_next_one_begin_at_once(run: Run, namespace:
         await asyncio.sleep(1)
         assert not waiting.done()
         await first.release()
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, 60)
         # What was ours once and isn't any more is not released.
         await first.release()
         assert await holder(client, namespace) == second.identity
@@ -78,7 +81,7 @@ def test_a_leader_gives_up_when_another_one_has_the_lease(run: Run, namespace: s
         await lease.acquire()
         await change(client, namespace, holderIdentity="usurper")
         with pytest.raises(LeaseLost, match="is usurper's"):
-            await asyncio.wait_for(lease.hold(), 20)
+            await asyncio.wait_for(lease.hold(), 60)
         await lease.release()
         assert await holder(client, namespace) == "usurper"
 
@@ -109,7 +112,7 @@ def test_a_leader_that_cannot_renew_gives_up_before_others_take_over(
         await asyncio.to_thread(fresh_control_plane.pause, "kube-apiserver")
         try:
             with pytest.raises(LeaseLost, match="could not be renewed"):
-                await asyncio.wait_for(lease.hold(), 2)
+                await asyncio.wait_for(lease.hold(), LEASE_SECONDS)
         finally:
             await asyncio.to_thread(fresh_control_plane.resume, "kube-apiserver")
 

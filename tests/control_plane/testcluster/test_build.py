@@ -11,9 +11,14 @@ from tests.testcluster.build import build
 from tests.testcluster.commands import run
 from tests.testcluster.errors import TestClusterError
 from tests.testcluster.owned import REPOSITORY
-from tests.testcluster.programs import PAUSE, kubernetes
+from tests.testcluster.programs import MODULES, PAUSE, kubernetes
 
-GO_IS_MISSING = "`go` is not on the PATH: install Go 1.26.0 or later from https://go.dev/dl/."
+
+def go_is_missing() -> str:
+    """What is said where the chosen Kubernetes is to be built without Go."""
+    lines = (MODULES / kubernetes().module / "go.mod").read_text().splitlines()
+    version = next(line for line in lines if line.startswith("go ")).removeprefix("go ")
+    return f"`go` is not on the PATH: install Go {version} or later from https://go.dev/dl/."
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_without_go_and_without_programs_one_sentence_says_what_to_install(
     with pytest.raises(TestClusterError) as raised:
         build([kubernetes()])
     assert str(raised.value).startswith("The test cluster needs kube, which must be built first, and ")
-    assert str(raised.value).endswith(GO_IS_MISSING)
+    assert str(raised.value).endswith(go_is_missing())
 
 
 def test_programs_that_are_there_need_no_go(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,5 +116,5 @@ def test_tests_without_go_fail_and_are_not_skipped(empty_cache: Path) -> None:
         check=False,
     )
     assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout
-    assert GO_IS_MISSING in ended.stdout
+    assert go_is_missing() in ended.stdout
     assert "skipped" not in ended.stdout

@@ -38,7 +38,7 @@ FULL: dict[str, Any] = {
     },
     "attempts": {"failed": 1},
     "prepared": {"sequences": 10},
-    "progress": {"step": 120, "totalSteps": 1000, "loss": 2, "text": "120/1000 (12%)"},
+    "progress": {"step": 120, "totalSteps": 1000, "loss": 2, "text": "120/1000", "percentText": "12%"},
     "teacher": {"desired": 1, "ready": 1, "text": "1/1"},
     "evaluation": {"studentAfter": {"perplexity": 7.5, "tasks": {"desks": {"accuracy": 0.5}}}},
 }

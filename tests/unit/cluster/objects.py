@@ -5,7 +5,7 @@ from typing import Any
 
 from distill_operator.api import DistillJob
 from distill_operator.api.load import job_of
-from distill_operator.constants import ATTEMPT_LABEL, JOB_LABEL, MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL
+from distill_operator.constants import ATTEMPT_LABEL, JOB_LABEL, JOB_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, ROLE_LABEL
 from distill_runtime.contract.outcome import ExitCode, Outcome
 from distill_runtime.contract.run import Role
 
@@ -57,12 +57,18 @@ def pod(
     *,
     role: Role | str = "student",
     attempt: int = 1,
-    maker: str = "uid-j-student",
+    job_uid: str = UID,
     status: Object | None = None,
     version: int = 1,
     **metadata: Any,
 ) -> Object:
-    labels = {MANAGED_BY_LABEL: MANAGED_BY, JOB_LABEL: "j", ATTEMPT_LABEL: str(attempt), ROLE_LABEL: role}
+    labels = {
+        MANAGED_BY_LABEL: MANAGED_BY,
+        JOB_LABEL: "j",
+        JOB_UID_LABEL: job_uid,
+        ATTEMPT_LABEL: str(attempt),
+        ROLE_LABEL: role,
+    }
     if role == "student":
         labels["apps.kubernetes.io/pod-index"] = name.rpartition("-")[2]
     return {
@@ -74,7 +80,7 @@ def pod(
             "generation": 1,
             "creationTimestamp": "2026-11-25T10:05:00Z",
             "labels": labels,
-            "ownerReferences": owner("StatefulSet", maker, "j-student"),
+            "ownerReferences": owner("StatefulSet", "uid-j-student", "j-student"),
             **metadata,
         },
         "spec": {"nodeName": "node-1"},

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from distill_operator.cluster.makers import Makers
 from distill_operator.cluster.objects import pruned
 from distill_operator.cluster.observe import Sight, observe, pod_of
 from distill_operator.cluster.resources import BATCH_JOBS, CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, STATEFUL_SETS
@@ -188,53 +187,15 @@ def test_pods_of_all_attempts_and_those_that_are_gone_are_seen() -> None:
     assert [(one.name, one.attempt, one.gone) for one in found] == [("j-student-0", 2, False), ("j-student-1", 1, True)]
 
 
-def test_pods_of_an_earlier_job_of_the_same_name_are_not_this_jobs() -> None:
-    made_by_old = pod(maker="uid-old")
-    old_set = child("j-student", owner_uid="old-uid", metadata={"uid": "uid-old"})
-    older = pod(maker="uid-gone", creationTimestamp="2026-11-25T09:59:59Z")
-    sight = Sight(children=[(STATEFUL_SETS, old_set)], pods=[made_by_old, older], gone=[made_by_old])
-    assert observe(job(), sight).pods == ()
-
-
-@pytest.mark.parametrize(
-    ("deployment", "pod_created", "is_ours"),
-    [
-        # As fast as tests are: job, Deployment and pod in one second.
-        (BORN, BORN, True),
-        ("2026-11-25T10:05:00Z", "2026-11-25T10:05:00Z", True),
-        ("2026-11-25T10:05:00Z", "2026-11-25T10:07:00Z", True),
-        ("2026-11-25T10:05:00Z", "2026-11-25T10:04:59Z", False),
-        # Without a Deployment: those of an earlier job may be as young as this job, and none of this job's is.
-        (None, BORN, False),
-        (None, "2026-11-25T10:00:01Z", True),
-    ],
-)
-def test_teachers_are_this_jobs_if_they_are_as_young_as_its_deployment(
-    deployment: str | None, pod_created: str, is_ours: bool
-) -> None:
-    children = [(DEPLOYMENTS, child("j-teacher", metadata={"creationTimestamp": deployment}))] if deployment else []
-    teacher = pod("j-teacher-x", role="teacher", maker="uid-replica-set", creationTimestamp=pod_created)
-    assert bool(observe(job(), Sight(children=children, pods=[teacher])).pods) is is_ours
-
-
-@pytest.mark.parametrize(("owner", "is_ours"), [("job-uid", True), ("old-uid", False)])
-def test_whose_a_removed_maker_was_is_remembered(owner: str, is_ours: bool) -> None:
-    makers = Makers()
-    makers.remember(child("j-student", owner_uid=owner))
-    lingering = pod(creationTimestamp=BORN)
-    assert bool(observe(job(), Sight(pods=[lingering], gone_makers=makers.gone)).pods) is is_ours
-
-
-def test_makers_of_long_ago_are_forgotten() -> None:
-    makers = Makers()
-    for number in range(5000):
-        makers.remember(child(f"j{number}-student"))
-    assert len(makers.gone) == 4096
-    assert "uid-j4999-student" in makers.gone
+@pytest.mark.parametrize("role", ["prepare", "teacher", "student", "evaluate"])
+def test_pods_of_an_earlier_job_of_the_same_name_are_not_this_jobs(role: str) -> None:
+    # As young as this job's own, and their maker is gone: nothing but the label tells them apart.
+    lingering = pod(role=role, job_uid="old-uid", creationTimestamp=BORN)
+    assert observe(job(), Sight(pods=[lingering], gone=[lingering])).pods == ()
 
 
 def test_pods_whose_maker_is_gone_are_still_this_jobs() -> None:
-    assert len(observe(job(), Sight(pods=[pod(maker="uid-deleted-by-hand")])).pods) == 1
+    assert len(observe(job(), Sight(pods=[pod(creationTimestamp=BORN)])).pods) == 1
 
 
 def test_a_pod_with_a_role_of_somebody_else_is_left_aside() -> None:

@@ -47,6 +47,17 @@ ENDS: dict[str, tuple[dict[str, Any], tuple[str, str] | None]] = {
         {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."},
         ("disruption", "Disrupted"),
     ),
+    **{
+        f"evicted for its own limit: {message[:24]}": (
+            {"phase": "Failed", "reason": "Evicted", "message": message, "disrupted": "TerminationByKubelet"},
+            ("retry", "OutOfDisk"),
+        )
+        for message in (
+            'Usage of EmptyDir volume "distill-scratch" exceeds the limit "1Gi". ',
+            'Container student exceeded its local ephemeral storage limit "1Gi". ',
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+        )
+    },
     "refused by the kubelet": (
         {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no GPU is left"},
         ("crash", "UnexpectedAdmissionError"),
@@ -97,6 +108,16 @@ def test_the_kubelets_own_words_are_kept() -> None:
     one = verdict(replace(POD, phase="Failed", reason="Evicted", message="The node was low on resource: memory."))
     assert one is not None
     assert one.message == "job-student-1: The node was low on resource: memory."
+
+
+def test_a_disk_that_is_full_names_what_to_raise() -> None:
+    message = 'Usage of EmptyDir volume "distill-cache" exceeds the limit "1Gi". '
+    one = verdict(replace(POD, phase="Failed", reason="Evicted", message=message))
+    assert one is not None
+    assert one.message == (
+        'job-student-1: Usage of EmptyDir volume "distill-cache" exceeds the limit "1Gi"; raise '
+        "spec.pods.student.ephemeralStorage or the size of that volume."
+    )
 
 
 def test_a_word_of_a_wrong_code_is_never_a_good_end() -> None:

@@ -226,7 +226,7 @@ def test_progress_is_shown() -> None:
     student_is_at(cluster, 120)
     progress = cluster.settle().status.progress
     assert (progress.stage, progress.step, progress.percent, progress.loss) == ("train", 120, 12, 2.5)
-    assert progress.text == "120/1000 (12%)"
+    assert (progress.text, progress.percent_text) == ("120/1000", "12%")
 
 
 def test_progress_alone_is_written_seldom() -> None:

@@ -71,7 +71,8 @@ def test_what_was_found_trained_and_scored_is_told() -> None:
     status = succeeded().status
     assert status.prepared.targets == 9000
     assert (status.signal.shards, status.signal.shards_done, status.signal.reused_shards) == (4, 4, 0)
-    assert (status.progress.step, status.progress.loss, status.progress.text) == (1000, 0.5, "1000/1000 (100%)")
+    progress = status.progress
+    assert (progress.step, progress.loss, progress.text, progress.percent_text) == (1000, 0.5, "1000/1000", "100%")
     assert status.evaluation.student_after.kl_to_teacher == 0.25
     assert status.evaluation.student_after.tasks == {"desks": {"accuracy": 0.5}}
     assert status.output.model == "s3://bucket/model"

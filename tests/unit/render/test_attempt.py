@@ -12,6 +12,7 @@ from distill_operator.constants import (
     CHILDREN_KEY,
     DIGEST_ANNOTATION,
     JOB_LABEL,
+    JOB_UID_LABEL,
     MANAGED_BY_LABEL,
     ROLE_LABEL,
     RUN_CONFIG_KEY,
@@ -111,14 +112,15 @@ def test_every_manifest_is_the_jobs_own_and_is_found_by_labels() -> None:
         assert (owner["kind"], owner["name"], owner["uid"]) == ("DistillJob", "everything", JOB.metadata.uid)
         assert owner["controller"] is True
         assert owner["blockOwnerDeletion"] is False
-        assert {MANAGED_BY_LABEL, JOB_LABEL, ATTEMPT_LABEL} <= metadata["labels"].keys()
+        assert {MANAGED_BY_LABEL, JOB_LABEL, JOB_UID_LABEL, ATTEMPT_LABEL} <= metadata["labels"].keys()
     assert len(manifests) == len(allowed)
 
 
 @pytest.mark.parametrize("child", ["prepare", "teacher", "student", "evaluate"])
-def test_pods_carry_role_and_attempt(child: str) -> None:
+def test_pods_carry_job_role_and_attempt(child: str) -> None:
     labels = RENDERED.children[child]["spec"]["template"]["metadata"]["labels"]
-    assert (labels[JOB_LABEL], labels[ROLE_LABEL], labels[ATTEMPT_LABEL]) == ("everything", child, "3")
+    assert (labels[JOB_LABEL], labels[JOB_UID_LABEL]) == ("everything", JOB.metadata.uid)
+    assert (labels[ROLE_LABEL], labels[ATTEMPT_LABEL]) == (child, "3")
 
 
 def test_what_must_not_change_in_place_is_the_same_in_every_attempt() -> None:
