@@ -19,9 +19,11 @@ $(CACHE)/uv-$(UV_VERSION)/bin/uv:
 	python3 -m venv $(CACHE)/uv-$(UV_VERSION)
 	$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
+# What the operator imports is compiled, so that its first start takes no longer than the next ones.
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	@echo "Installing the packages of uv.lock into .venv (6 GiB, one to five minutes the first time) …"
 	$(SYNC)
+	@env -u PYTHONDONTWRITEBYTECODE $(RUN) python -c "import distill_operator.__main__"
 	@touch $@
 
 .PHONY: install
@@ -31,6 +33,10 @@ install: .venv/.synced ## Install everything into .venv.
 demo: .venv/.synced ## Distil SmolLM2-135M into a third of its layers on this machine (about ten minutes).
 	@$(RUN) python examples/smollm2.py examples/models >/dev/null
 	$(RUN) distillctl run examples/quickstart.yaml
+
+.PHONY: demo-cluster
+demo-cluster: .venv/.synced ## The same as a job on a Kubernetes cluster of this machine (KEEP=1 leaves it up; root, Debian).
+	@$(RUN) python -m tests.cluster.demo $(if $(KEEP),--keep)
 
 # The programs of the test cluster take 15 minutes to build, most tests leave a core free meanwhile: so they are built
 # beside them, and the tests that need them come last.
@@ -43,9 +49,17 @@ test: .venv/.synced ## Run all tests.
 	$(RUN) pytest tests/control_plane || failed=1; \
 	exit $$failed
 
+.PHONY: test-oldest
+test-oldest: .venv/.synced ## Run the control-plane tests on the oldest supported Kubernetes, 1.34.
+	TESTCLUSTER_KUBERNETES=1.34 $(RUN) pytest tests/control_plane
+
 .PHONY: test-unit
 test-unit: .venv/.synced ## Run the tests that take seconds.
 	$(RUN) pytest tests/unit
+
+.PHONY: test-cluster
+test-cluster: .venv/.synced ## Run the tests on real nodes (root, Debian).
+	$(RUN) pytest tests/cluster --ignore tests/cluster/drills
 
 .PHONY: cluster
 cluster: .venv/.synced ## Bring up a Kubernetes with two nodes and fake GPUs on this machine (root, Debian).
@@ -58,6 +72,26 @@ cluster-down: .venv/.synced ## Take it down; nothing of it stays.
 .PHONY: cluster-build
 cluster-build: .venv/.synced ## Build the programs of the test cluster (20 minutes the first time; needs Go).
 	@$(RUN) python -m tests.testcluster build
+
+.PHONY: image
+image: .venv/.synced ## Build an image without a container engine: make image TARGET=operator (root, Debian).
+	@$(RUN) python -m tests.testcluster image $(or $(TARGET),$(error name the target: make image TARGET=operator))
+
+.PHONY: image-check
+image-check: .venv/.synced ## Build the runtime's image for processors and run a job in it (root, Debian, 25 GiB of disk).
+	$(RUN) pytest tests/images
+
+.PHONY: drills
+drills: .venv/.synced ## Break everything that can break on a cluster of real nodes, and print a table (an hour; root, Debian).
+	$(RUN) pytest tests/cluster/drills
+
+.PHONY: drill
+drill: .venv/.synced ## Run one drill: make drill NAME=kill_teacher (without NAME: list them).
+ifdef NAME
+	$(RUN) pytest tests/cluster/drills -k "$(NAME)"
+else
+	@$(RUN) pytest tests/cluster/drills --collect-only -q | sed -n 's/.*::test_//p'
+endif
 
 .PHONY: lint
 lint: .venv/.synced ## Check format, style and types.

@@ -38,7 +38,8 @@ def convert(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{NAME}."))
     try:
-        delattr(model.config, "quantization_config")  # The weights are plain now.
+        if hasattr(model.config, "quantization_config"):  # The weights are plain now; newer transformers know it.
+            delattr(model.config, "quantization_config")
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         for file in (temporary, *temporary.iterdir()):

@@ -1,0 +1,1 @@
+"""Whole jobs in pods: vLLM and DeepSpeed on the processor, a tiny model, several teams."""
