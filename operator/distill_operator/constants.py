@@ -39,3 +39,6 @@ RUN_CONFIG_KEY = "run.json"
 """Key in the attempt's ConfigMap: the run configuration that the containers read."""
 CHILDREN_KEY = "children.json"
 """Key in the attempt's ConfigMap: the manifests of the attempt's other children, rendered once."""
+
+DEFAULT_STARTUP_SECONDS = 3600
+"""Longest start of a container where neither job nor configuration says so."""

@@ -2,6 +2,7 @@
 the last checkpoint."""
 
 from distill_operator.api.status import DistillJobStatus
+from distill_operator.constants import DEFAULT_STARTUP_SECONDS
 from distill_operator.lifecycle.case import Case, Step, seconds, working
 from distill_operator.lifecycle.ends import end_attempt
 from distill_operator.lifecycle.progress import SHOWN, answer_of, mark_of
@@ -14,8 +15,8 @@ LEAST_LOOKS = 3
 def stall(case: Case, status: DistillJobStatus) -> Step:
     """Ends an attempt of which no pod gets on though all run.
 
-    Pods that never answered in this attempt are unknown, not stalled; while a teacher loads its model, its startup
-    probe watches over it.
+    Pods that never answered in this attempt are unknown, not stalled. A teacher that loads its model has the time that
+    its startup probe gives it, also when it loads late because there was nothing to do before.
     """
     attempt = working(status)
     progress = status.progress
@@ -24,11 +25,10 @@ def stall(case: Case, status: DistillJobStatus) -> Step:
         return Step(status)
     if last is None or not progress.mark or status.phase != case.stored.phase:
         return Step(status)
-    teachers_load = bool(case.wanted.teachers) and not all(pod.ready for pod in case.living("teacher"))
-    if teachers_load or mark_of(case) not in ("", progress.mark):
+    if mark_of(case) not in ("", progress.mark):
         return Step(status)
     timeout = case.policy.stall_timeout_seconds
-    patience = max(timeout, LEAST_LOOKS * case.configuration.progress_seconds)
+    patience = max(timeout, LEAST_LOOKS * case.configuration.progress_seconds, _load_seconds(case))
     due = last + seconds(patience)
     if case.now < due:
         return Step(status, due)
@@ -37,6 +37,14 @@ def stall(case: Case, status: DistillJobStatus) -> Step:
         "logs have the stacks of all processes."
     )
     return Step(end_attempt(case, status, STALLED, message, count="failed"))
+
+
+def _load_seconds(case: Case) -> float:
+    """The time that a model may take to load, where a teacher loads one now."""
+    if not case.wanted.teachers or all(pod.ready for pod in case.living("teacher")):
+        return 0
+    budgets = (case.spec.pods.teacher.startup_seconds, case.configuration.pods.teacher.startup_seconds)
+    return next((budget for budget in budgets if budget is not None), DEFAULT_STARTUP_SECONDS)
 
 
 def _where(case: Case, status: DistillJobStatus) -> str:

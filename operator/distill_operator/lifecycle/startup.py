@@ -1,7 +1,8 @@
 """The longest time until all pods of an attempt run. Then nothing of it is held any longer.
 
 What nothing but a change can mend fails the job, as does a job that got no node at all. One that got a part of its
-nodes holds them, and may be waiting for what another such job holds: it lets go and tries again.
+nodes holds them, and may be waiting for what another such job holds: it lets go and tries again. So does one that got
+all of them, maybe late, and whose containers don't run yet.
 """
 
 from distill_operator.api.status import DistillJobStatus
@@ -53,7 +54,11 @@ def _overdue(case: Case, status: DistillJobStatus, found: tuple[Group, ...]) -> 
     if cause.reason == STARTING:
         pods = [pod.name for group in found if not group.running for pod in group.pods]
         what = f"{', '.join(sorted(pods)[:3])} didn't run" if pods else "no pod was made"
-        return fail(case, status, STARTUP_DEADLINE, f"After {after} {what}, and nothing says why.")
+        message = f"After {after} {what}, and nothing says why."
+        if scheduled < wanted:
+            return fail(case, status, STARTUP_DEADLINE, message)
+        # They may have got their nodes a moment ago, from a job that ended.
+        return end_attempt(case, status, STARTUP_DEADLINE, message, count="failed")
     return fail(case, status, cause.reason, f"{cause.message.rstrip('.')}. It was waited for {after}.")
 
 

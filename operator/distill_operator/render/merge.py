@@ -11,12 +11,11 @@ from distill_operator.api import DistillJob
 from distill_operator.api.pods import EnvironmentVariable, Pods, Toleration, TopologySpread
 from distill_operator.api.volumes import Volume
 from distill_operator.configuration import OperatorConfiguration
+from distill_operator.constants import DEFAULT_STARTUP_SECONDS
 from distill_runtime.contract.run import Role
 
 DEFAULT_ACCELERATOR = "nvidia.com/gpu"
 """Name of the GPU resource where neither job nor configuration has one."""
-DEFAULT_STARTUP_SECONDS = 3600
-"""Longest start of a container where neither job nor configuration says so."""
 
 
 def _environment_key(variable: EnvironmentVariable) -> Hashable:

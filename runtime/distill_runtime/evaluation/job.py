@@ -35,6 +35,7 @@ from distill_runtime.student.finish import Finished, read_finished
 from distill_runtime.student.model_card import model_card
 from distill_runtime.transport.interface import SignalSource
 from distill_runtime.transport.objectstore_source import ObjectStoreSource
+from distill_runtime.transport.patience import patient
 
 
 class EvaluationJob:
@@ -43,7 +44,7 @@ class EvaluationJob:
     def __init__(self, config: RunConfig, *, cache: Path, role: Role = "evaluate") -> None:
         self._config = config
         self._cache = cache
-        self._store = open_store(config.work.storage)
+        self._store = patient(open_store(config.work.storage))
         self._prepared = read_prepared(self._store, config)
         self._reporter = ProgressReporter(role)
         self._evaluator = Evaluator(

@@ -14,7 +14,7 @@ from distill_runtime.signals.generations import read_state
 from distill_runtime.store.base import ObjectStore
 from distill_runtime.transport.claims import Claimant, Claims
 from distill_runtime.transport.heartbeat import Heartbeat
-from distill_runtime.transport.patience import Pace, PatientStore
+from distill_runtime.transport.patience import Pace, patient
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class SharedResults:
         pace: Pace | None = None,
     ) -> None:
         self._pace = pace or Pace()
-        self._store = PatientStore(store, self._pace)
+        self._store = patient(store, self._pace)
         claimant = Claimant(uid=uid, attempt=attempt, replica=replica, nonce=uuid.uuid4().hex)
         self._lease_seconds = lease_seconds
         self._claims = Claims(

@@ -44,6 +44,7 @@ from distill_runtime.student.self_checks import assert_resumed, check_packing, p
 from distill_runtime.student.trainer import Trainer
 from distill_runtime.transport.interface import SignalSource
 from distill_runtime.transport.objectstore_source import ObjectStoreSource
+from distill_runtime.transport.patience import patient
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def train(config: RunConfig, open_source: OpenSource = objectstore_source) -> Fa
     progress = ProgressReporter("student") if ranks.first else None
     if progress is not None:
         progress.update(stage="load")
-    store = open_store(config.work.storage)
+    store = patient(open_store(config.work.storage))
     prepared = agree(lambda: read_prepared(store, config), ranks)
     finished = agree(lambda: read_finished(store, prepared.training_digest), ranks)
     if finished is not None:

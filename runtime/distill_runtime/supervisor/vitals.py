@@ -11,6 +11,8 @@ from distill_runtime.contract.run import Role
 
 STARTING_STAGES = ("start", "load", "canary")
 """Stages of a teacher that can't take work yet."""
+WAITING_STAGE = "wait"
+"""Stage of a teacher that others leave nothing to do: it is up, and its model is still to be loaded."""
 SILENCE_SECONDS = 60.0
 """The loop turns every second; one that hasn't for so long hangs."""
 ENDED_STAGE = "ended"
@@ -61,10 +63,13 @@ class Vitals:
 
     @property
     def started(self) -> bool:
-        """Has the role been ready for work? Once it was, it stays so: a later stage may load something else."""
+        """Has the role been ready for work? Once its model was loaded, it stays so: a later stage may load another."""
         if not self._has_started:
             progress = self._reported()
-            self._has_started = progress is not None and progress.stage not in STARTING_STAGES
+            stage = STARTING_STAGES[0] if progress is None else progress.stage
+            if stage == WAITING_STAGE:
+                return True
+            self._has_started = stage not in STARTING_STAGES
         return self._has_started
 
     def progress(self) -> Progress | None:

@@ -32,7 +32,7 @@ from distill_runtime.teacher.canary import check_canary
 from distill_runtime.teacher.engine import TeacherEngine
 from distill_runtime.transport.interface import ShardWork, SignalSink
 from distill_runtime.transport.objectstore_sink import ObjectStoreSink
-from distill_runtime.transport.patience import Pace
+from distill_runtime.transport.patience import Pace, patient
 
 SHARDS_IN_FLIGHT = 2
 """Scored shards that wait to be written while the engine works on."""
@@ -255,11 +255,11 @@ class Replica:
         self._name = replica_name()
         self._has_work = False
         self._progress = ProgressReporter("teacher")
-        self._store = open_store(config.work.storage)
+        # The sink's heartbeat beats again rather than wait: it gets the store without patience.
+        store = open_store(config.work.storage)
+        self._store = patient(store)
         self._prepared = read_prepared(self._store, config)
-        self._sink = ObjectStoreSink(
-            self._store, config, self._prepared, replica=self._name, pace=Pace(sleep=self._pause)
-        )
+        self._sink = ObjectStoreSink(store, config, self._prepared, replica=self._name, pace=Pace(sleep=self._pause))
 
     def run(self) -> Facts:
         """Publishes the head where it is missing, then scores what is missing.

@@ -23,7 +23,7 @@ from distill_runtime.store.base import ObjectStore
 from distill_runtime.transport.consumption import ConsumptionPublisher
 from distill_runtime.transport.demand import Demand
 from distill_runtime.transport.interface import PlanName, SignalSource
-from distill_runtime.transport.patience import Pace, PatientStore
+from distill_runtime.transport.patience import Pace, patient
 from distill_runtime.transport.prefetch import Key, Prefetcher, Unit
 from distill_runtime.transport.presence import PresenceBoard
 
@@ -62,7 +62,7 @@ class ObjectStoreSource(SignalSource):
     ) -> None:
         self.waited_seconds = 0.0
         self._pace = pace or Pace()
-        self._store = PatientStore(store, self._pace)
+        self._store = patient(store, self._pace)
         self._config = config
         self._prepared = prepared
         self._teachers = teachers

@@ -33,6 +33,11 @@ class Pace:
     """Run heartbeats and publishing in threads. Without them whoever owns the object calls `beat` and `publish`."""
 
 
+def patient(store: ObjectStore, pace: Pace | None = None) -> "PatientStore":
+    """The store with patience. One that has it already is returned as it is: patience doesn't add up."""
+    return store if isinstance(store, PatientStore) else PatientStore(store, pace or Pace())
+
+
 class PatientStore(ObjectStore):
     """A store that tries again for `pace.outage_seconds` while it can't be reached.
 

@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ SPEC: Object = {
         "zeroStage": 2,
         "checkpointEverySteps": CHECKPOINT_STEPS,
         "evaluateEverySteps": 20,
+        "shuffleWindowShards": 2,
     },
     "policy": {
         "checkpointGraceSeconds": 20,
@@ -73,7 +75,7 @@ class Row:
     difference: float | None
     """Largest relative difference of a step's loss from the undisturbed run's."""
     recovery: float | None = None
-    """Seconds from the fault to the first new step."""
+    """Seconds that training stood still, or repeated steps, after the fault."""
     seconds: float = 0.0
 
 
@@ -135,10 +137,10 @@ class DrilledJob(WatchedJob):
         """All its children."""
         return [child for resource in CHILDREN for child in self.children(resource)]
 
-    def ending(self) -> Object:
-        """How the first attempt that ended by itself ended."""
+    def ending(self, reason: str = "") -> Object:
+        """How the first attempt that ended by itself ended, or the first that ended for this reason."""
         endings = (status.get("attempt", {}).get("ending") for status in self.statuses())
-        return next(ending for ending in endings if ending)
+        return next(ending for ending in endings if ending and reason in ("", ending["reason"]))
 
     def delete_pod(self, pod: Object) -> None:
         """Deletes a pod, as kubectl does."""
@@ -187,15 +189,15 @@ class DrilledJob(WatchedJob):
     # What must hold.
 
     def recovery(self) -> float | None:
-        """Seconds from the fault to the first step that hadn't been trained before it."""
+        """Seconds that the fault cost: the longest wait for a step that hadn't been trained before it."""
         if self.fault is None:
             return None
-        trained = self.steps_trained()
-        last = max((step for moment, step in trained if moment <= self.fault), default=0)
-        return next(
-            ((moment - self.fault).total_seconds() for moment, step in trained if step > last and moment > self.fault),
-            None,
-        )
+        first: dict[int, datetime] = {}
+        for moment, step in self.steps_trained():
+            first.setdefault(step, moment)
+        moments = sorted(first.values())
+        waits = [(later - max(earlier, self.fault)) for earlier, later in pairwise(moments) if later > self.fault]
+        return max(waits, default=timedelta()).total_seconds()
 
     def check_nothing_left(self) -> None:
         """The ended job holds nothing, and no object in its store is half-written."""

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from distill_runtime.contract import environment
 from distill_runtime.contract.outcome import Progress
+from distill_runtime.progress import ProgressReporter
 from distill_runtime.supervisor.vitals import SILENCE_SECONDS, Vitals
 from tests.runtime.supervisor.container import SLEEP, Container, wait_for
 
@@ -185,3 +186,14 @@ def test_a_loop_that_does_not_turn_is_not_healthy(tmp_path: Path) -> None:
     assert not vitals.healthy
     vitals.turned()
     assert vitals.healthy
+
+
+def test_a_teacher_that_waits_is_up_until_it_loads_its_model_after_all(tmp_path: Path) -> None:
+    """The kubelet's startup probe has passed by then; the readiness that the operator sees follows."""
+    vitals, progress = Vitals("teacher", tmp_path), ProgressReporter("teacher", tmp_path)
+    assert not vitals.started
+    for stage, started in (("load", False), ("wait", True), ("load", False), ("canary", False), ("signals", True)):
+        progress.update(stage=stage)
+        assert vitals.started == started, stage
+    progress.update(stage="load")
+    assert vitals.started, "the model of its evaluation"

@@ -130,6 +130,21 @@ def test_half_admission_by_a_quota_lets_go_too() -> None:
     assert "exceeded quota: gpus" in cluster.status.message
 
 
+@pytest.mark.parametrize("role", ["prepare", "student"])
+def test_a_job_whose_pods_got_their_nodes_late_tries_again(role: Any) -> None:
+    spec = {"student": {"workers": 2}, "policy": {"startupDeadlineSeconds": 100, "backoffLimit": 1}}
+    cluster = PlayedCluster(spec, kubelets={role: creating})
+    if role == "student":
+        cluster.settle().end("prepare", **prepared())
+    cluster.wait(100)
+    assert cluster.ending().reason == "StartupDeadlineExceeded"
+    assert "didn't run" in cluster.status.message
+    cluster.kubelets = {}
+    cluster.wait(10)
+    assert (cluster.status.attempts.failed, cluster.status.attempt.number) == (1, 2)
+    assert all(pod.phase == "Running" for pod in cluster.pods.values())
+
+
 def test_half_admission_counts_against_the_backoff_limit() -> None:
     cluster = starting({"student": without_node})
     cluster.wait(100)
@@ -313,10 +328,22 @@ def test_a_teacher_that_loads_its_model_is_not_called_stalled() -> None:
         {"teacher": lambda pod: replace(runs(pod), ready=False)}, {"policy": {"stallTimeoutSeconds": 600}}
     )
     student_is_at(cluster, 0)
-    cluster.wait(5000)
+    cluster.wait(3500)
     assert cluster.ending() is None
     cluster.change(cluster.pod("teacher").uid, ready=True)
     cluster.wait(599)
+    assert cluster.ending() is None
+    cluster.wait(1)
+    assert cluster.ending().reason == "Stalled"
+
+
+@pytest.mark.parametrize(("pods", "budget"), [({}, 3600), ({"teacher": {"startupSeconds": 900}}, 900)])
+def test_a_teacher_that_loads_its_model_for_ever_is_called_stalled(pods: dict[str, Any], budget: int) -> None:
+    """One that loads late is watched by no startup probe any more."""
+    policy = {"stallTimeoutSeconds": 600}
+    cluster = starting({"teacher": lambda pod: replace(runs(pod), ready=False)}, {"policy": policy, "pods": pods})
+    student_is_at(cluster, 0)
+    cluster.wait(budget - 1)
     assert cluster.ending() is None
     cluster.wait(1)
     assert cluster.ending().reason == "Stalled"
