@@ -26,7 +26,7 @@ def test_workers(drills: Drills, before: int, after: int) -> None:
     job.strike()
     job.edit(student={"workers": after})
     job.wait_for_running("student", after, attempt=2)
-    drills.finish(job)
+    drills.finish(job, suspended=1)
     assert job.steps_repeated() == 0
 
 
