@@ -78,6 +78,7 @@ def observe(job: DistillJob, sight: Sight) -> Observed:
         progress=dict(sight.progress),
         stored_digest=annotations_of(config_map).get(DIGEST_ANNOTATION) if config_map else None,
         foreign=_foreign(job, attempt, sight),
+        earlier_pods=tuple(sorted(name_of(item) for item in sight.pods if _is_pod_of_another(job, item))),
         running_jobs=sight.running_jobs,
         refused=sight.refused,
     )
@@ -187,8 +188,15 @@ def _foreign(job: DistillJob, attempt: int, sight: Sight) -> tuple[Foreign, ...]
 
 def _is_pod_of(job: DistillJob, pod: Object) -> bool:
     """Whether a pod is this job's, and not of an earlier job of the same name, whose pods outlive it by their grace."""
-    labels = labels_of(pod)
-    return labels.get(ROLE_LABEL) in get_args(Role) and labels.get(JOB_UID_LABEL) == job.metadata.uid
+    return _has_role(pod) and labels_of(pod).get(JOB_UID_LABEL) == job.metadata.uid
+
+
+def _is_pod_of_another(job: DistillJob, pod: Object) -> bool:
+    return _has_role(pod) and labels_of(pod).get(JOB_UID_LABEL) != job.metadata.uid
+
+
+def _has_role(pod: Object) -> bool:
+    return labels_of(pod).get(ROLE_LABEL) in get_args(Role)
 
 
 def _container(status: Mapping[str, Any], role: Role) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from distill_operator.lifecycle.edits import spec_digest
 from distill_operator.lifecycle.phases import enter_next_phase
 
 QUEUED = "Queued"
+EARLIER_PODS = "EarlierPods"
 
 
 def admission(case: Case, status: DistillJobStatus) -> Step:
@@ -22,7 +23,14 @@ def admission(case: Case, status: DistillJobStatus) -> Step:
 
 
 def queue(case: Case) -> Cause | None:
-    """Why a job that doesn't run yet must wait for others."""
+    """Why a job that doesn't run yet must wait for others.
+
+    Pods of an earlier job of its name may still write. And as long as one of them is on a node, its kubelet gives the
+    earlier job's ConfigMap to whoever asks for one of that name: it never reads an immutable one again.
+    """
+    if case.observed.earlier_pods:
+        names = ", ".join(case.observed.earlier_pods[:3])
+        return Cause(EARLIER_PODS, f"Pods of an earlier job of this name are still there ({names}); this one waits.")
     most = case.configuration.max_running_jobs
     if most is None or case.observed.running_jobs < most:
         return None

@@ -1,6 +1,7 @@
 """How attempts and jobs end: the only places that store an outcome, and none of them changes one that is stored."""
 
-from datetime import datetime
+import hashlib
+from datetime import timedelta
 from typing import Literal
 
 from distill_operator.api.status import AttemptCounts, DistillJobStatus, Ending
@@ -27,8 +28,12 @@ def end_attempt(
     count: Count,
     pod: Pod | None = None,
     needs_signals: bool = False,
+    apart: bool = False,
 ) -> DistillJobStatus:
-    """Ends the current attempt, and the job where that was one failure too many. The first ending stands."""
+    """Ends the current attempt, and the job where that was one failure too many. The first ending stands.
+
+    `apart`: what ended it may have ended other jobs at the same moment, and they would meet again and again.
+    """
     attempt = status.attempt
     if attempt is None or attempt.ending is not None or status.ended:
         return status
@@ -41,7 +46,7 @@ def end_attempt(
         counted=counted,
         needs_signals=needs_signals,
         pod=pod.name if pod else None,
-        retry_time=retry_time(case.now, counts) if counted else None,
+        retry_time=case.now + retry_delay(case, counts, apart=apart) if counted else None,
     )
     student = status.student
     if pod is not None and pod.role == "student":
@@ -56,10 +61,17 @@ def end_attempt(
     return fail(case, ended, reason, f"{fitting(message).rstrip('.')}{tried}.")
 
 
-def retry_time(now: datetime, counts: AttemptCounts) -> datetime:
-    """When the next attempt may begin: later after each failure, at most six minutes."""
+def retry_delay(case: Case, counts: AttemptCounts, *, apart: bool) -> timedelta:
+    """How long the next attempt waits: longer after each failure, at most six minutes.
+
+    `apart`: up to half less, by a number that is another one for each job and each failure.
+    """
     doublings = min(max(0, counts.failed - 1), 10)
-    return now + seconds(min(FIRST_DELAY_SECONDS * 2**doublings, LONGEST_DELAY_SECONDS))
+    longest = min(FIRST_DELAY_SECONDS * 2**doublings, LONGEST_DELAY_SECONDS)
+    if not apart:
+        return seconds(longest)
+    draw = hashlib.sha256(f"{case.job.metadata.uid}/{counts.failed}".encode()).digest()
+    return seconds(longest - int.from_bytes(draw[:4]) * longest // 2**33)
 
 
 def fail(case: Case, status: DistillJobStatus, reason: str, message: str) -> DistillJobStatus:

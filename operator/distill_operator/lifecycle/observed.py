@@ -106,6 +106,8 @@ class Observed:
     """Digest of the children that the current attempt's ConfigMap holds; None where there is no such ConfigMap."""
     foreign: tuple[Foreign, ...] = ()
     """Objects in the way."""
+    earlier_pods: tuple[str, ...] = ()
+    """Names of pods of an earlier job of this name."""
     running_jobs: int = 0
     """Other jobs of the namespace that have started and not ended."""
     refused: str = ""

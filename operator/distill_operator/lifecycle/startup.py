@@ -1,8 +1,8 @@
 """The longest time until all pods of an attempt run. Then nothing of it is held any longer.
 
 What nothing but a change can mend fails the job, as does a job that got no node at all. One that got a part of its
-nodes holds them, and may be waiting for what another such job holds: it lets go and tries again. So does one that got
-all of them, maybe late, and whose containers don't run yet.
+nodes holds them, and may be waiting for what another such job holds: it lets go and tries again, not at the same moment
+as the other one. So does one that got all of them, maybe late, and whose containers don't run yet.
 """
 
 from distill_operator.api.status import DistillJobStatus
@@ -50,7 +50,7 @@ def _overdue(case: Case, status: DistillJobStatus, found: tuple[Group, ...]) -> 
     if not cause.hard and 0 < scheduled < wanted:
         having = " and ".join(f"{group.scheduled} of {group.wanted} {group.role} pods" for group in found)
         message = f"After {after} {having} had a node; all are released and tried again{_words(cause)}"
-        return end_attempt(case, status, HALF_ADMITTED, message, count="failed")
+        return end_attempt(case, status, HALF_ADMITTED, message, count="failed", apart=True)
     if cause.reason == STARTING:
         pods = [pod.name for group in found if not group.running for pod in group.pods]
         what = f"{', '.join(sorted(pods)[:3])} didn't run" if pods else "no pod was made"
@@ -58,7 +58,7 @@ def _overdue(case: Case, status: DistillJobStatus, found: tuple[Group, ...]) -> 
         if scheduled < wanted:
             return fail(case, status, STARTUP_DEADLINE, message)
         # They may have got their nodes a moment ago, from a job that ended.
-        return end_attempt(case, status, STARTUP_DEADLINE, message, count="failed")
+        return end_attempt(case, status, STARTUP_DEADLINE, message, count="failed", apart=True)
     return fail(case, status, cause.reason, f"{cause.message.rstrip('.')}. It was waited for {after}.")
 
 

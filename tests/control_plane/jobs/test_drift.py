@@ -10,6 +10,7 @@ from tests.control_plane.jobs.job import Job
 from tests.control_plane.jobs.place import Place
 from tests.fixtures.api_server import ApiServer, Object, path_of
 from tests.fixtures.pod_acts import Play, prepared, runs
+from tests.fixtures.watched_job import revision
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -234,5 +235,13 @@ def test_a_job_made_again_under_the_same_name_starts_anew(place: Place, phase: s
     assert job.attempt == 1
     assert job.status["attempts"].get("failed", 0) == 0
     assert job.status["prepared"]["signalShards"] == 7
+    begun = next(
+        revision(change.item)
+        for change in place.world.changes("distilljobs", place.namespace)
+        if change.item["metadata"]["uid"] == job.uid and change.item.get("status", {}).get("startTime")
+    )
+    ends = [change for change in place.world.changes("pods", place.namespace) if change.kind == "DELETED"]
+    gone = {change.item["metadata"]["uid"]: revision(change.item) for change in ends}
+    assert all(gone[uid] < begun for uid in before), "it began beside pods of the first job"
     owners = {owner["uid"] for item in job.children("configmaps") for owner in item["metadata"]["ownerReferences"]}
     assert owners == {job.uid}

@@ -191,7 +191,10 @@ def test_pods_of_all_attempts_and_those_that_are_gone_are_seen() -> None:
 def test_pods_of_an_earlier_job_of_the_same_name_are_not_this_jobs(role: str) -> None:
     # As young as this job's own, and their maker is gone: nothing but the label tells them apart.
     lingering = pod(role=role, job_uid="old-uid", creationTimestamp=BORN)
-    assert observe(job(), Sight(pods=[lingering], gone=[lingering])).pods == ()
+    seen = observe(job(), Sight(pods=[lingering], gone=[lingering]))
+    assert seen.pods == ()
+    assert seen.earlier_pods == (lingering["metadata"]["name"],)
+    assert observe(job(), Sight(pods=[pod(role=role)], gone=[lingering])).earlier_pods == ()
 
 
 def test_pods_whose_maker_is_gone_are_still_this_jobs() -> None:

@@ -79,6 +79,7 @@ class PlayedCluster:
         self.foreign: tuple[Foreign, ...] = ()
         self.refused = ""
         self.running_jobs = 0
+        self.earlier_pods: tuple[str, ...] = ()
         self.warnings: dict[str, str] = {}
         self.events: list[Event] = []
         self.deleted = False
@@ -119,6 +120,7 @@ class PlayedCluster:
             stored_digest=seen.digests.get(attempt),
             foreign=self.foreign,
             running_jobs=self.running_jobs,
+            earlier_pods=self.earlier_pods,
             refused=self.refused,
         )
 

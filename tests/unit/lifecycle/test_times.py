@@ -114,11 +114,31 @@ def test_a_half_admitted_job_lets_go_and_tries_again_later(waiting: Any) -> None
     assert "5 Insufficient nvidia.com/gpu" in cluster.status.message
     assert cluster.pods == {}
     cluster.kubelets = {}
-    cluster.wait(9)
+    cluster.wait(4)
     assert cluster.pods == {}
-    cluster.wait(1)
+    cluster.wait(6)
     assert len(cluster.pods) == 3
     assert (cluster.status.attempts.failed, cluster.status.attempt.number) == (1, 2)
+
+
+def test_jobs_that_let_go_at_the_same_moment_try_again_at_others() -> None:
+    """They would share the GPUs out between them again, and again none would have enough."""
+    spec = {"student": {"workers": 2}, "policy": {"startupDeadlineSeconds": 100, "backoffLimit": 3}}
+    delays: list[tuple[float, ...]] = []
+    for uid in ("red", "blue"):
+        cluster = PlayedCluster(spec, kubelets={"student": without_node})
+        cluster.job = cluster.job.model_copy(update={"metadata": cluster.job.metadata.model_copy(update={"uid": uid})})
+        cluster.settle().end("prepare", **prepared())
+        found: list[float] = []
+        for _ in range(3):
+            cluster.wait(100)
+            assert cluster.ending().reason == "HalfAdmitted"
+            found.append((cluster.ending().retry_time - cluster.now).total_seconds())
+            cluster.wait(found[-1])
+        delays.append(tuple(found))
+    for red, blue, longest in zip(*delays, (10, 20, 40), strict=True):
+        assert red != blue
+        assert longest / 2 <= min(red, blue) < max(red, blue) <= longest
 
 
 def test_half_admission_by_a_quota_lets_go_too() -> None:
@@ -213,6 +233,18 @@ def test_jobs_over_the_limit_wait_for_their_turn() -> None:
     assert (cluster.status.phase, cluster.status.reason) == ("Pending", "Queued")
     assert cluster.status.start_time is None
     cluster.running_jobs, cluster.dirty = 1, True
+    cluster.settle()
+    assert cluster.status.phase == "Preparing"
+
+
+def test_a_job_waits_for_the_pods_of_an_earlier_one_of_its_name() -> None:
+    cluster = PlayedCluster()
+    cluster.earlier_pods = ("job-student-0", "job-student-1")
+    cluster.settle()
+    assert (cluster.status.phase, cluster.status.reason) == ("Pending", "EarlierPods")
+    assert "job-student-0, job-student-1" in cluster.status.message
+    assert cluster.status.start_time is None
+    cluster.earlier_pods, cluster.dirty = (), True
     cluster.settle()
     assert cluster.status.phase == "Preparing"
 
