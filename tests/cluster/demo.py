@@ -18,7 +18,7 @@ from distill_operator.cli.results import score_table
 from distill_runtime.contract.report import Report
 from examples import smollm2
 from tests.cluster.job_rows import follow
-from tests.cluster.platform import BUCKET, Platform, platform
+from tests.cluster.platform import Platform, platform
 from tests.testcluster import packages
 from tests.testcluster.build import build
 from tests.testcluster.cluster import TWO_POOLS
@@ -37,6 +37,7 @@ STORE_NAMESPACE, STORE_SERVICE, STORE_PORT = "store", "s3", 8333
 RESULTS = Path("distill-runs")
 PROGRESS_SECONDS = 10
 """Between two looks of the operator at the pods' progress: a line each on the terminal."""
+ECHO_SECONDS = 1.0
 TERMINATED = 128 + signal.SIGTERM
 
 console = Console()
@@ -55,10 +56,15 @@ def main(
         with demo.cluster() as made:
             try:
                 demo.run(made)
+            except SystemExit:
+                keep = False
+                raise
             finally:
                 if keep:
                     demo.wait_for_interrupt(made)
                 demo.say("Taking the cluster down …")
+                # It takes seconds, and is to be done to its end.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
     except TestClusterError as error:
         console.print(f"demo: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
@@ -131,7 +137,7 @@ class Demo:
         console.print(score_table(Report.model_validate_json(document.read_bytes())))
         self._print(f"Model:   {output['model']}")
         self._print(f"Report:  {document.absolute()}\nReport:  {page.absolute()}")
-        self.say(f"Finished. The store's bucket {BUCKET} goes with the cluster.")
+        self.say("Finished. The store goes with the cluster, and the model in it.")
 
     def wait_for_interrupt(self, made: Platform) -> None:
         """Says how to look around, and stays until Ctrl-C."""
@@ -143,6 +149,10 @@ class Demo:
             f"  kubectl describe dj {self._name} -n {self._namespace}\n"
             "Ctrl-C here takes it down."
         )
+        # `uv run` passes on what a terminal has sent to all already: the one Ctrl-C comes twice.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(ECHO_SECONDS)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             signal.pause()
         except KeyboardInterrupt:
