@@ -36,10 +36,11 @@ def test_damaged_signal(drills: Drills) -> None:
 
 
 def flip_a_byte(drills: Drills, prefix: str) -> str:
-    """Flips a byte in the middle of a signal; returns its key."""
+    """Flips a byte in the middle of the signal that the teacher made last, as it is read last; returns its key."""
     client = drills.platform.store.client()
     listing = client.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/signals/")["Contents"]
-    key = next(entry["Key"] for entry in listing if entry["Key"].endswith(".safetensors"))
+    signals = [entry for entry in listing if entry["Key"].endswith(".safetensors")]
+    key = max(signals, key=lambda entry: entry["LastModified"])["Key"]
     body = bytearray(client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
     body[len(body) // 2] ^= 1
     client.put_object(Bucket=BUCKET, Key=key, Body=bytes(body))
