@@ -8,6 +8,7 @@ from torch import nn
 from distill_runtime.contract.sections import Objective
 from distill_runtime.losses.fused_linear import fused_linear_objective
 from distill_runtime.signals.head import HeadDescription, OutputHead
+from distill_runtime.signals.teacher_rows import HiddenRows
 
 STUDENT_PREFIX = "student."
 """What the wrapper puts before the names of the model's own parameters."""
@@ -68,8 +69,7 @@ class DistilledStudent(nn.Module):
         sums = fused_linear_objective(
             states.flatten(0, 1)[state_index],
             output.weight,
-            teacher_hidden,
-            self.teacher_head,
+            self._teacher_rows(teacher_hidden),
             targets,
             student_head=self.head,
             student_bias=output.bias if self.head.bias else None,
@@ -78,3 +78,8 @@ class DistilledStudent(nn.Module):
         )
         present = 0.0 if scale == 0 else 1.0
         return sums.total * scale, sums.divergence * present, sums.cross_entropy * present
+
+    def _teacher_rows(self, states: torch.Tensor | None) -> HiddenRows | None:
+        if states is None or self.teacher_head is None:
+            return None
+        return HiddenRows(states, self.teacher_head)
