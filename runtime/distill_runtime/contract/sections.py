@@ -204,8 +204,8 @@ class Divergence(Section):
     kind: DivergenceKind
     """`forwardKL`: KL(p || q). `reverseKL`: KL(q || p). `jensenShannon`: β·KL(p || m) + (1 − β)·KL(q || m) with
     m = β·p + (1 − β)·q. `skewedForwardKL`: KL(p || α·p + (1 − α)·q). `skewedReverseKL`: KL(q || (1 − α)·p + α·q).
-    `adaptiveKL`: forward and reverse KL, weighted for each token by where the two differ. `totalVariation`: half the sum
-    of |p − q|. `teacherTop1`: cross entropy on the teacher's most likely token."""
+    `adaptiveKL`: forward and reverse KL, weighted for each token by where the two differ. `totalVariation`: half the
+    sum of |p − q|. `teacherTop1`: cross entropy on the teacher's most likely token."""
     weight: float = Field(default=1.0, gt=0, le=1000)
     """Its weight among the divergences."""
     beta: float = Field(default=0.5, gt=0, lt=1)
