@@ -77,6 +77,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("has(self.fromTeacher) != has(self.fromConfig)", "give exactly one of fromTeacher and fromConfig"),
     ),
     "Student": (Rule("has(self.model) != has(self.initialise)", "give exactly one of model and initialise"),),
+    "Signal": (
+        Rule(
+            "self.dtype in ['auto', 'float32'] || (self.kind == 'hidden') == (self.dtype == 'bfloat16')",
+            "dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
+        ),
+    ),
     "Objective": (
         Rule(
             "!has(self.distillationWeight) || self.distillationWeight > 0.0 || self.crossEntropyWeight > 0.0",

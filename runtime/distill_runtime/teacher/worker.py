@@ -29,6 +29,7 @@ from distill_runtime.store.base import ObjectStore
 from distill_runtime.store.open import open_store
 from distill_runtime.teacher.architectures import check_engine
 from distill_runtime.teacher.canary import check_canary
+from distill_runtime.teacher.encoder import Encode, RowEncoder
 from distill_runtime.teacher.engine import TeacherEngine
 from distill_runtime.transport.interface import ShardWork, SignalSink
 from distill_runtime.transport.objectstore_sink import ObjectStoreSink
@@ -75,8 +76,8 @@ class Tally:
 class SignalWorker:
     """Takes shards from a sink until nothing is left.
 
-    While the engine scores a shard the one before it is encoded and written by a thread. `done_and_total` says how many
-    shards there are, for the progress.
+    While the engine scores a shard the one before it is encoded and written by a thread. `encode` makes of states what
+    the shard wants stored. `done_and_total` says how many shards there are, for the progress.
     """
 
     def __init__(
@@ -85,12 +86,14 @@ class SignalWorker:
         sink: SignalSink,
         progress: ProgressReporter,
         *,
+        encode: Encode,
         max_batch_tokens: int,
         done_and_total: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         self._engine = engine
         self._sink = sink
         self._progress = progress
+        self._encode = encode
         self._tokens_per_call = STEPS_PER_CALL * max_batch_tokens
         self._done_and_total = done_and_total
         self._writing: deque[Future[bool]] = deque()
@@ -121,7 +124,7 @@ class SignalWorker:
         rows = score_sequences(self._engine, work.sequences, self._tokens_per_call)
         bad = recompute_bad_rows(self._engine, work.sequences, rows)
         if bad is None:
-            future = writer.submit(self._sink.put, work, rows)
+            future = writer.submit(self._write, work, rows)
             # A write that failed would keep its claim, and `take` would wait for it: closing wakes `take` up.
             future.add_done_callback(lambda done: self._sink.close() if done.exception() is not None else None)
             self._writing.append(future)
@@ -134,6 +137,9 @@ class SignalWorker:
         log.error("%s", message)
         self._sink.fail(work, message)
         self.tally.shards_failed += 1
+
+    def _write(self, work: ShardWork, states: list[torch.Tensor]) -> bool:
+        return self._sink.put(work, self._encode(work, states))
 
     def _report(self, work: ShardWork, seconds: float) -> None:
         tokens = sum(sequence.length for sequence in work.sequences)
@@ -279,7 +285,7 @@ class Replica:
         self._progress.update(stage="load", unit="shards")
         folder: Path | None = None
         head: OutputHead | None = None
-        # Readers wait for the head, and a streaming sink counts by its width: it comes before the first shard.
+        # Readers wait for the head: it comes before the first shard.
         if read_description(self._store, self._prepared) is None:
             folder = self._resolve()
             head = self._publish_head(folder)
@@ -302,6 +308,7 @@ class Replica:
                 engine,
                 self._sink,
                 self._progress,
+                encode=RowEncoder(head, gpu=self._config.work.teacher.gpus > 0),
                 max_batch_tokens=self._config.work.teacher.max_batch_tokens,
                 done_and_total=self._sink.progress,
             )

@@ -27,6 +27,7 @@ from distill_runtime.student.curves import read_curves
 from distill_runtime.student.fence import FenceState
 from distill_runtime.transport.interface import SignalSource
 from tests.fixtures.models import save_tiny_model, tiny_tokenizer
+from tests.fixtures.signals import hidden_signal
 
 TEACHER_HIDDEN = 24
 MAX_LENGTH = 40
@@ -132,7 +133,8 @@ class Scenario:
             student=ModelPin(uri=f"file://{self.student}", digest="1"),
             training_precision=config.work.training.precision,  # type: ignore[arg-type]
             vocabulary=self.vocabulary,
-            signal_digest="2",
+            train_signal=hidden_signal("2", TEACHER_HIDDEN),
+            held_out_signal=hidden_signal("2", TEACHER_HIDDEN),
             teacher_canary=[4, 5],
             total_steps=config.work.training.steps or 1,
             training_digest=self.training_digest(name),

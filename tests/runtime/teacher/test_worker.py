@@ -14,12 +14,15 @@ from distill_runtime.data.sequence import Sequence
 from distill_runtime.errors import RetryError
 from distill_runtime.progress import ProgressReporter
 from distill_runtime.signals.head import OutputHead
+from distill_runtime.signals.row_format import RowFormat
 from distill_runtime.teacher.engine import TeacherEngine
 from distill_runtime.teacher.transformers_engine import TransformersEngine, token_batches
 from distill_runtime.teacher.worker import SignalWorker, groups_by_tokens, score_sequences
 from distill_runtime.transport.interface import ShardWork, SignalSink
 from tests.fixtures.models import save_tiny_model
 from tests.runtime.teacher.families import some_sequences
+
+HIDDEN = RowFormat(kind="hidden", dtype="float32", width=64)
 
 
 class _ListSink(SignalSink):
@@ -87,9 +90,9 @@ def _sequence(ids: list[int], first_target: int) -> Sequence:
     return Sequence(ids=np.array(ids, dtype=np.int32), target_mask=mask)
 
 
-def _shards(count: int) -> list[ShardWork]:
+def _shards(count: int, row: RowFormat = HIDDEN) -> list[ShardWork]:
     return [
-        ShardWork("train", n, [_sequence(ids, 1 + i % 2) for i, ids in enumerate(some_sequences(n))], f"claim-{n}")
+        ShardWork("train", n, [_sequence(ids, 1 + i % 2) for i, ids in enumerate(some_sequences(n))], row, f"claim-{n}")
         for n in range(count)
     ]
 
@@ -101,7 +104,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
 
 
 def _worker(engine: TeacherEngine, sink: SignalSink, folder: Path) -> SignalWorker:
-    return SignalWorker(engine, sink, ProgressReporter("teacher", folder), max_batch_tokens=64)
+    return SignalWorker(
+        engine, sink, ProgressReporter("teacher", folder), encode=lambda work, states: states, max_batch_tokens=64
+    )
 
 
 def test_every_shard_is_stored_with_the_states_before_its_targets(engine: TransformersEngine, tmp_path: Path) -> None:

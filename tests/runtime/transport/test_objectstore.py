@@ -205,7 +205,7 @@ def test_a_manifest_of_another_shard_under_this_key_is_refused(
     job: SignalJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_all(job.sink())
-    one, other = (f"signals/{job.prepared.signal_digest}/{job.plan().manifest.shards[i].digest}" for i in (0, 1))
+    one, other = (f"signals/{job.prepared.train_signal.digest}/{job.plan().manifest.shards[i].digest}" for i in (0, 1))
     for info in list(job.store.list(f"{other}/")):
         job.store.put(one + info.key.removeprefix(other), job.store.get(info.key))
     with pytest.raises(RetryError, match="teachers must run again"):
@@ -273,4 +273,4 @@ def test_rows_that_are_not_finite_are_refused_and_can_be_marked(job: SignalJob) 
 def test_use_is_noted_once_a_job(job: SignalJob) -> None:
     make_all(job.sink())
     job.source()
-    assert objects(job, "/uses/") == [f"signals/{job.prepared.signal_digest}/uses/job-1.json"]
+    assert objects(job, "/uses/") == [f"signals/{job.prepared.train_signal.digest}/uses/job-1.json"]

@@ -61,7 +61,7 @@ def test_the_window_holds_what_the_step_reads_and_at_least_one_shard_ahead(strea
     demand = demand_of(streaming)
     for step in range(demand.order.total_steps):
         now = set(demand.order.shards_of_step(step))
-        window = indices(demand.window(at(step, step), watermark_bytes=1, row_bytes=ROW))
+        window = indices(demand.window(at(step, step), watermark_bytes=1))
         ahead = [index for index in window if index not in now]
         assert now <= set(window)
         left = set(demand.order.shards_by_first_use(step)) - now
@@ -70,7 +70,7 @@ def test_the_window_holds_what_the_step_reads_and_at_least_one_shard_ahead(strea
 
 def test_the_window_keeps_everything_between_the_checkpoint_and_the_step(streaming: SignalJob) -> None:
     demand = demand_of(streaming)
-    window = indices(demand.window(at(8, checkpoint=2), watermark_bytes=1, row_bytes=ROW))
+    window = indices(demand.window(at(8, checkpoint=2), watermark_bytes=1))
     for step in range(2, 9):
         assert set(demand.order.shards_of_step(step)) <= set(window)
 
@@ -82,9 +82,9 @@ def test_the_watermark_counts_bytes_ahead_of_the_step(streaming: SignalJob) -> N
     ahead = [index for index in demand.order.shards_by_first_use() if index not in now]
     for count in range(1, len(ahead)):
         watermark = sum(sizes[index] for index in ahead[:count])
-        window = indices(demand.window(at(0), watermark_bytes=watermark, row_bytes=ROW))
+        window = indices(demand.window(at(0), watermark_bytes=watermark))
         assert window == [*now, *ahead[: count + 1]], "one more may be begun while no more than the watermark is ahead"
-        assert indices(demand.window(at(0), watermark_bytes=watermark - 1, row_bytes=ROW)) == [*now, *ahead[:count]]
+        assert indices(demand.window(at(0), watermark_bytes=watermark - 1)) == [*now, *ahead[:count]]
 
 
 def test_missing_counts_plans_and_head_and_is_zero_when_all_is_there() -> None:
