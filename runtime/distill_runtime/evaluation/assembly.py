@@ -5,14 +5,23 @@ from pydantic.alias_generators import to_snake
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
 from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import Objective
+from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
 from distill_runtime.signals.addresses import plan_references, signal_bytes
 from distill_runtime.signals.row_format import RowFormat
 
 Value = int | float | str
-DIVERGENCES = {"forwardKL": "KL(teacher || student)"}
+DIVERGENCES: dict[DivergenceKind, str] = {
+    "forwardKL": "KL(teacher || student)",
+    "reverseKL": "KL(student || teacher)",
+    "jensenShannon": "Jensen–Shannon divergence (β = {beta:g})",
+    "skewedForwardKL": "skewed KL(teacher || student) (α = {alpha:g})",
+    "skewedReverseKL": "skewed KL(student || teacher) (α = {alpha:g})",
+    "adaptiveKL": "adaptive KL (head of {head_mass:g})",
+    "totalVariation": "total variation",
+    "teacherTop1": "cross entropy on the teacher's top-1",
+}
 
 
 def assemble(
@@ -58,11 +67,19 @@ def objective_in_words(objective: Objective) -> str:
     """The objective as a formula: `0.9 × KL(teacher || student) + 0.1 × cross entropy on the data`."""
     parts: list[str] = []
     if objective.distillation_weight > 0:
-        at = "" if objective.temperature == 1 else f" at temperature {objective.temperature:g}"
-        parts.append(f"{_weight(objective.distillation_weight)}{DIVERGENCES[objective.divergence]}{at}")
+        factor = "" if objective.temperature_factor == "squared" else ", without T²"
+        at = "" if objective.temperature == 1 else f" at temperature {objective.temperature:g}{factor}"
+        parts += [
+            f"{_weight(objective.distillation_weight * term.weight)}{_in_words(term)}{at}"
+            for term in objective.divergences
+        ]
     if objective.cross_entropy_weight > 0:
         parts.append(f"{_weight(objective.cross_entropy_weight)}cross entropy on the data")
     return " + ".join(parts)
+
+
+def _in_words(term: Divergence) -> str:
+    return DIVERGENCES[term.kind].format(beta=term.beta, alpha=term.alpha, head_mass=term.head_mass)
 
 
 def _weight(weight: float) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 from distill_runtime.contract.sections import Objective
 from distill_runtime.losses.fused_linear import fused_linear_objective
 from distill_runtime.signals.head import HeadDescription
-from distill_runtime.signals.teacher_rows import HiddenRows, TeacherRows
+from distill_runtime.signals.teacher_rows import TeacherRows
 
 STUDENT_PREFIX = "student."
 """What the wrapper puts before the names of the model's own parameters."""
@@ -66,12 +66,10 @@ class DistilledStudent(nn.Module):
         With a scale of 0 the pass is a real one whose sums and gradients are 0.
         """
         output = cast(Any, self.student).get_output_embeddings()
-        assert teacher is None or isinstance(teacher, HiddenRows)
         sums = fused_linear_objective(
             states.flatten(0, 1)[state_index],
             output.weight,
-            None if teacher is None else teacher.states,
-            None if teacher is None else teacher.head,
+            teacher,
             targets,
             student_head=self.head,
             student_bias=output.bias if self.head.bias else None,

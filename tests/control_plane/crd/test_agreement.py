@@ -151,7 +151,12 @@ SPEC = some(
         {"dtype": "bfloat16"},
     ],
     output=[{"select": "best"}, {"select": "last"}],
-    objective=[{"distillationWeight": 0}, {"distillationWeight": 0, "crossEntropyWeight": 1}],
+    objective=[
+        {"distillationWeight": 0},
+        {"distillationWeight": 0, "crossEntropyWeight": 1},
+        {"divergences": [{"kind": "reverseKL"}]},
+        {"divergences": [{"kind": "forwardKL", "weight": 2}]},
+    ],
 )
 
 

@@ -298,6 +298,22 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
         {"precision": "bfloat16", "zeroStage": 0},
         "spec: training.precision bfloat16 needs training.zeroStage 1 or more",
     ),
+    *(
+        (
+            "spec",
+            {
+                "teacher": {"model": "hf://a/b"},
+                "student": {"model": "hf://a/b"},
+                "data": {"train": "file://a"},
+                "storage": {"uri": "s3://a"},
+                "signal": {"kind": "sampled"},
+                "objective": {"divergences": divergences},
+            },
+            "spec: signal.kind sampled needs objective.divergences of kind forwardKL alone: of others, draws give a "
+            "biased gradient",
+        )
+        for divergences in ([{"kind": "reverseKL"}], [{"kind": "forwardKL"}, {"kind": "jensenShannon", "weight": 0.1}])
+    ),
     (
         "spec",
         {
