@@ -66,5 +66,6 @@ def stand_in_rows(row: RowFormat, targets: int) -> torch.Tensor:
     ids = torch.arange(row.width).repeat(targets, 1)
     if row.kind == "sampled":
         return ids_to_bytes(ids.clamp_(max=(row.vocabulary or 1) - 1), row.id_bytes)
-    uniform = torch.zeros(targets, row.width)
-    return pack_topk(TopKRows(ids=ids, log_probabilities=uniform, log_tail=uniform[:, 0]), row)
+    # No more than there is: a tail without ids would be infinitely far from every student.
+    tail = torch.full((targets,), float("-inf") if row.width == row.vocabulary else 0.0)
+    return pack_topk(TopKRows(ids=ids, log_probabilities=torch.zeros(targets, row.width), log_tail=tail), row)

@@ -78,10 +78,10 @@ def test_held_out_data_has_hidden_states_whatever_the_training_reads(kind: str, 
         assert row == training_row(work({"dtype": dtype}), hidden_size=7, vocabulary=9)
 
 
-@pytest.mark.parametrize("kind", ["hidden", "topk", "sampled"])
+@pytest.mark.parametrize(("kind", "k"), [("hidden", 1), ("topk", 5), ("topk", 33), ("sampled", 1)])
 @pytest.mark.parametrize("targets", [0, 1, 3])
-def test_rows_that_stand_in_are_valid_and_of_the_right_size(kind: str, targets: int) -> None:
-    row = row_of({"kind": kind, "k": 33, "samples": 40}, hidden=8, vocabulary=33)
+def test_rows_that_stand_in_are_valid_and_of_the_right_size(kind: str, k: int, targets: int) -> None:
+    row = row_of({"kind": kind, "k": k, "samples": 40}, hidden=8, vocabulary=33)
     stored = stand_in_rows(row, targets)
     assert stored.shape == (targets, row.columns)
     assert stored.dtype == DTYPES[row.stored_dtype]
@@ -90,9 +90,10 @@ def test_rows_that_stand_in_are_valid_and_of_the_right_size(kind: str, targets: 
         case HiddenRows(states=states):
             assert bool(torch.isfinite(states).all())
         case TopKRows(ids=ids, log_probabilities=logs, log_tail=tail):
-            assert all(len(set(some)) == 33 for some in ids.tolist())
+            assert all(len(set(some)) == k for some in ids.tolist())
             total = logs.exp().sum(-1) + tail.exp()
             torch.testing.assert_close(total, torch.ones(targets))
+            assert bool((tail.isneginf() == (k == 33)).all()), "a tail needs ids, and ids a tail"
         case SampledRows(ids=ids, weights=weights):
             torch.testing.assert_close(weights.sum(-1), torch.ones(targets))
             assert not targets or int(ids.max()) < 33
