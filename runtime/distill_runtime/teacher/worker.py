@@ -22,6 +22,7 @@ from distill_runtime.models import resolve_pin
 from distill_runtime.prepared import Prepared, read_prepared
 from distill_runtime.process import Facts, replica_name
 from distill_runtime.progress import ProgressReporter, cache_folder
+from distill_runtime.signals.addresses import plan_references, signal_of
 from distill_runtime.signals.head import OutputHead
 from distill_runtime.signals.head_manifest import read_description
 from distill_runtime.signals.head_source import read_head
@@ -299,7 +300,9 @@ class Replica:
         folder = folder or self._resolve()
         head = head or self._publish_head(folder)
         longest = longest_sequence(self._store, self._prepared)
-        engine = self._start_engine(folder, longest)
+        encoder = RowEncoder(head, gpu=self._config.work.teacher.gpus > 0)
+        rows = [signal_of(self._prepared, plan).row for plan in plan_references(self._prepared)]
+        engine = self._start_engine(folder, longest, beside_bytes=encoder.gpu_bytes(rows))
         try:
             self._progress.update(stage="canary")
             figures = check_canary(engine, head, self._prepared, self._store, replica=self._name, longest=longest)
@@ -308,7 +311,7 @@ class Replica:
                 engine,
                 self._sink,
                 self._progress,
-                encode=RowEncoder(head, gpu=self._config.work.teacher.gpus > 0),
+                encode=encoder,
                 max_batch_tokens=self._config.work.teacher.max_batch_tokens,
                 done_and_total=self._sink.progress,
             )
@@ -337,7 +340,7 @@ class Replica:
         self._sink.publish_head(head)
         return head
 
-    def _start_engine(self, folder: Path, longest: int) -> TeacherEngine:
+    def _start_engine(self, folder: Path, longest: int, *, beside_bytes: int) -> TeacherEngine:
         teacher = self._config.work.teacher
         check_engine(teacher.engine, folder)
         log.info("loading the teacher from %s on %s", folder, teacher.engine)
@@ -352,6 +355,7 @@ class Replica:
                 gpus=teacher.gpus,
                 max_batch_tokens=teacher.max_batch_tokens,
                 longest=longest,
+                beside_bytes=beside_bytes,
                 trust_remote_code=teacher.trust_remote_code,
             )
         else:

@@ -17,9 +17,10 @@ from distill_runtime.signals.head import HeadDescription, OutputHead
 from distill_runtime.signals.row_format import RowFormat
 from distill_runtime.signals.rows import decode_rows
 from distill_runtime.signals.teacher_rows import SampledRows, TopKRows
-from distill_runtime.teacher.encoder import RowEncoder
+from distill_runtime.teacher.encoder import BUFFER_BYTES, RowEncoder
 from distill_runtime.teacher.engine import TeacherEngine
 from distill_runtime.teacher.transformers_engine import TransformersEngine, token_batches
+from distill_runtime.teacher.vllm_engine import memory_share
 from distill_runtime.teacher.worker import SignalWorker, groups_by_tokens, score_sequences
 from distill_runtime.transport.interface import ShardWork, SignalSink
 from tests.fixtures.models import save_tiny_model
@@ -158,6 +159,15 @@ def test_of_a_compact_kind_the_distribution_under_the_head_is_stored(
                 # What was drawn at all holds most of the mass, and what was drawn often is likely.
                 assert float((drawn * (rows.weights > 0)).sum(-1).min()) > 0.3
                 assert float(rows.weights.sum(-1).min()) == pytest.approx(1)
+
+
+def test_memory_of_a_gpu_is_kept_free_for_the_head_only_where_rows_need_it(head: OutputHead) -> None:
+    compact = RowFormat(kind="sampled", dtype=None, width=4, vocabulary=90, temperature=1.0)
+    on_gpu = RowEncoder(head, gpu=True)
+    assert on_gpu.gpu_bytes([HIDDEN, HIDDEN]) == 0
+    assert on_gpu.gpu_bytes([HIDDEN, compact]) == head.weight.nbytes + BUFFER_BYTES
+    assert RowEncoder(head, gpu=False).gpu_bytes([compact]) == 0
+    assert memory_share(0.9, total=24 * 2**30, beside=3 * 2**30) == pytest.approx(0.775)
 
 
 def test_a_state_that_stays_not_finite_leaves_an_error_marker_that_names_the_row(

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_runtime.digests import digest_of
+from distill_runtime.signals.head import OutputHead
 from distill_runtime.signals.row_format import RowFormat
 from distill_runtime.signals.rows import encode_rows
 from distill_runtime.signals.sampled import decode_sampled, draws_of, encode_sampled
@@ -128,3 +129,16 @@ def test_an_id_without_probability_is_never_drawn_not_even_by_zero() -> None:
     rows = decode_sampled(encode_sampled(torch.ones(1, head.weight.shape[1]), head, row, draws), row)
     assert rows.ids.tolist() == [[2, 0, 0, 0]]
     assert rows.weights.tolist() == [[1.0, 0.0, 0.0, 0.0]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("vocabulary", [200, 70_000])
+def test_gpus_draw_what_the_processor_draws(vocabulary: int) -> None:
+    head, states, row = random_head(vocabulary), random_states(50), format_of(20, vocabulary)
+    draws = draws_of(digest_of("gpu"), 50, 20)
+    wanted = dense(decode_sampled(encode_sampled(states, head, row, draws), row), vocabulary)
+    moved = OutputHead(head.description, head.weight.cuda())
+    rows = decode_sampled(encode_sampled(states.cuda(), moved, row, draws), row)
+    found = dense(SampledRows(rows.ids.cpu(), rows.weights.cpu()), vocabulary)
+    # A number on the border between two ids may go to either.
+    assert float((found - wanted).abs().sum()) * 20 < 0.01 * 50 * 20

@@ -188,3 +188,19 @@ def test_logits_that_are_not_finite_are_refused_and_the_position_is_named() -> N
 
 def last_position(sequence: Sequence) -> int:
     return int(sequence.signal_positions[-1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("vocabulary", [200, 70_000])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_gpus_give_the_rows_of_the_processor(vocabulary: int, dtype: str) -> None:
+    head, states, row = random_head(vocabulary), random_states(50), format_of(20, vocabulary, dtype=dtype)
+    moved = OutputHead(head.description, head.weight.cuda())
+    wanted = decode_topk(encode_topk(states, head, row), row)
+    stored = encode_topk(states.cuda(), moved, row)
+    assert stored.is_cuda
+    found = decode_topk(stored, row)
+    close = {"atol": 2e-3 if dtype == "float16" else 2e-5, "rtol": 2e-3 if dtype == "float16" else 2e-5}
+    torch.testing.assert_close(found.log_probabilities.cpu(), wanted.log_probabilities, **close)
+    torch.testing.assert_close(found.log_tail.cpu(), wanted.log_tail, **close)
+    assert float((found.ids.cpu() == wanted.ids).float().mean()) > 0.99
