@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.errors import RetryError
+from distill_runtime.signals.row_format import RowFormat
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 
 ResolvedPrecision = Literal["float32", "bfloat16", "float16"]
@@ -44,6 +45,15 @@ class PlanReference(Record):
     targets: int
 
 
+class StoredSignal(Record):
+    """What of the teacher is stored about the targets of a plan."""
+
+    digest: str
+    """Digest of the teacher and the row's format: names the folder of these signals."""
+    row: RowFormat
+    """What is stored of one target."""
+
+
 class TaskReference(Record):
     """An evaluation task whose examples `prepare` has read and checked."""
 
@@ -74,8 +84,10 @@ class Prepared(Record):
     """The student's precision with `auto` resolved."""
     vocabulary: int
     """Real size of the vocabulary: ids at and above it are padding on either side."""
-    signal_digest: str
-    """Digest of the teacher and the signal's spec: names the folder of its signals."""
+    train_signal: StoredSignal
+    """The signals of the training data."""
+    held_out_signal: StoredSignal
+    """The signals of held-out data and tasks: hidden states, whatever the training reads."""
     teacher_canary: list[int]
     """Token ids of a short text that every teacher replica scores before it takes work."""
     total_steps: int

@@ -13,7 +13,8 @@ from distill_operator.api import affinity, pods, volumes
 from distill_operator.api.fields import field_names
 from distill_operator.api.job import JobName, JobSpec
 from distill_operator.api.sentences import pattern_of, pattern_sentence
-from distill_runtime.contract.sections import Student, Teacher
+from distill_runtime.contract.run import SAMPLED_NEEDS
+from distill_runtime.contract.sections import DRAWN_DIVERGENCES, Student, Teacher
 
 Json = dict[str, Any]
 
@@ -77,6 +78,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("has(self.fromTeacher) != has(self.fromConfig)", "give exactly one of fromTeacher and fromConfig"),
     ),
     "Student": (Rule("has(self.model) != has(self.initialise)", "give exactly one of model and initialise"),),
+    "Signal": (
+        Rule(
+            "self.dtype in ['auto', 'float32'] || (self.kind == 'hidden') == (self.dtype == 'bfloat16')",
+            "dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
+        ),
+    ),
     "Objective": (
         Rule(
             "!has(self.distillationWeight) || self.distillationWeight > 0.0 || self.crossEntropyWeight > 0.0",
@@ -94,6 +101,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "training.precision needs training.zeroStage 1 or more",
             message_expression="'training.precision ' + self.training.precision "
             "+ ' needs training.zeroStage 1 or more'",
+        ),
+        Rule(
+            f"self.signal.kind != 'sampled' || self.objective.divergences.all(term, term.kind in "
+            f"{list(DRAWN_DIVERGENCES)})",
+            SAMPLED_NEEDS,
         ),
     ),
     "Toleration": (

@@ -73,7 +73,7 @@ class PrepareFacts(RoleFacts):
     training_digest: str = ""
     """Digest of all that determines the weights."""
     signal_digest: str = ""
-    """Digest of all that determines the signals."""
+    """Digest of all that determines the training data's signals."""
     reused_plan: bool = False
     """The data had been tokenised by an earlier job."""
 

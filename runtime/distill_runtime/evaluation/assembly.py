@@ -8,11 +8,10 @@ from distill_runtime.contract.run import RunConfig
 from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
-from distill_runtime.signals.spans import row_bytes
+from distill_runtime.signals.addresses import plan_references, signal_bytes
+from distill_runtime.signals.row_format import RowFormat
 
 Value = int | float | str
-HIDDEN_SIZE = "hiddenSize"
-"""Name under which `prepare` reports the width of a signal's row."""
 DIVERGENCES: dict[DivergenceKind, str] = {
     "forwardKL": "KL(teacher || student)",
     "reverseKL": "KL(student || teacher)",
@@ -49,7 +48,7 @@ def assemble(
         objective=objective_in_words(config.work.objective),
         steps=steps,
         exported_step=exported_step,
-        data={name: value for name, value in prepared.report.items() if name != HIDDEN_SIZE},
+        data=prepared.report,
         signal=_signal(config, prepared),
         training=_training(config, prepared),
         curves=curves,
@@ -88,22 +87,33 @@ def _weight(weight: float) -> str:
 
 
 def _signal(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
-    plans = [prepared.train, prepared.evaluation, *(task.plan for task in prepared.tasks)]
-    targets = sum(plan.targets for plan in plans if plan is not None)
-    signal = config.work.signal
+    plans = plan_references(prepared).values()
+    row = prepared.train_signal.row
     facts: dict[str, Value] = {
-        "kind": signal.kind,
-        "storedAs": signal.dtype,
-        "mode": signal.mode,
+        **_row(row),
+        "mode": config.work.signal.mode,
         "engine": config.work.teacher.engine,
         "teacherPrecision": prepared.teacher_dtype,
-        "targets": targets,
-        "shards": sum(plan.shards for plan in plans if plan is not None),
+        "targets": sum(plan.targets for plan in plans),
+        "shards": sum(plan.shards for plan in plans),
+        "bytesPerTarget": row.row_bytes,
+        "bytes": signal_bytes(prepared),
     }
-    width = prepared.report.get(HIDDEN_SIZE)
-    if isinstance(width, int):
-        facts |= {"width": width, "bytes": targets * row_bytes(width, signal.dtype)}
+    held_out = prepared.held_out_signal.row
+    if held_out != row:
+        facts |= {"heldOutKind": held_out.kind, "heldOutBytesPerTarget": held_out.row_bytes}
     return facts
+
+
+def _row(row: RowFormat) -> dict[str, Value]:
+    """What a row is, by the names of the spec where it has them."""
+    match row.kind:
+        case "hidden":
+            return {"kind": row.kind, "storedAs": row.dtype or "", "width": row.width}
+        case "topk":
+            return {"kind": row.kind, "k": row.width, "storedAs": row.dtype or ""}
+        case "sampled":
+            return {"kind": row.kind, "samples": row.width}
 
 
 def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:

@@ -11,9 +11,9 @@ from distill_runtime.data.plan import PLAN_VERSION
 from distill_runtime.data.tasks import TASKS_VERSION
 from distill_runtime.digests import digest_of, digest_of_file
 from distill_runtime.prepare.inputs import Inputs
-from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision
+from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision, StoredSignal
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """Part of the fingerprint: raised when the same inputs would give another `prepared.json`."""
 INITIAL_STUDENT_VERSION = 1
 """Part of an initial student's address: raised when the same teacher would give another one."""
@@ -32,6 +32,8 @@ TOKENIZER_FILES = (
     "tokenization*.py",
 )
 """Files of a model's folder that say how text becomes ids."""
+_SIZES = {"hidden": (), "topk": ("k",), "sampled": ("samples",)}
+"""What says how much a signal holds, by its kind."""
 
 
 def tokenizer_digest(folder: Path) -> str:
@@ -106,7 +108,7 @@ def fingerprint(work: Work, inputs: Inputs) -> str:
                 {**task.model_dump(exclude={"data"}), "files": _files(inputs.tasks[task.name])}
                 for task in work.evaluation.tasks
             ],
-            "signal": work.signal.model_dump(include={"kind", "dtype", "shard_sequences"}),
+            "signal": work.signal.model_dump(include={"kind", "dtype", "shard_sequences", *_SIZES[work.signal.kind]}),
             "training": _training(work),
             "precision": [work.training.precision, work.training.zero_stage == 0],
         }
@@ -119,19 +121,20 @@ def training_digest(
     train: PlanReference,
     shard_sizes: list[int],
     evaluation: PlanReference | None,
-    teacher: ModelPin,
-    teacher_dtype: ResolvedPrecision,
+    train_signal: StoredSignal,
+    held_out_signal: StoredSignal,
     student: ModelPin,
     precision: ResolvedPrecision,
 ) -> str:
-    """Digest of all that determines the trained weights, whatever the workers, micro-batch, packing and ZeRO stage."""
+    """Digest of all that determines the trained weights, whatever the workers, micro-batch, packing and ZeRO stage. The
+    signals' digests cover the teacher."""
     return digest_of(
         {
             "version": TRAINING_VERSION,
             "train": train.data_digest,
             "shards": shard_sizes,
             "evaluation": evaluation.data_digest if evaluation else None,
-            "teacher": [teacher.digest, teacher_dtype, work.signal.kind, work.signal.dtype],
+            "signals": [train_signal.digest, held_out_signal.digest],
             "student": student.digest,
             "precision": precision,
             **_training(work),

@@ -101,19 +101,26 @@ class _Preparation:
     def make(self, wanted: str) -> tuple[Prepared, bool]:
         """Everything that `prepared.json` says, and whether all plans were there already."""
         from distill_runtime.data.order import total_steps
+        from distill_runtime.prepare.checks import check_row
         from distill_runtime.prepare.facts import data_report
-        from distill_runtime.signals.addresses import signal_digest
+        from distill_runtime.signals.addresses import stored_signal
         from distill_runtime.signals.head_source import describe_head
+        from distill_runtime.signals.row_format import held_out_row, training_row
         from distill_runtime.teacher.architectures import check_engine
 
         work, inputs = self._work, self._inputs
         check_engine(work.teacher.engine, inputs.teacher.folder)
         tokenizer, vocabulary = self._tokenizers()
         head = describe_head(inputs.teacher.folder, vocabulary)
+        row = training_row(work, hidden_size=head.hidden_size, vocabulary=vocabulary)
+        check_row(row)
         train, evaluation, tasks = self._plans(tokenizer)
         self._progress.update(stage="initialise", message=None)
         student = self._student(vocabulary)
         teacher_dtype, precision = self._precisions()
+        digest = inputs.teacher.pin.digest
+        train_signal = stored_signal(digest, teacher_dtype, row)
+        held_out_signal = stored_signal(digest, teacher_dtype, held_out_row(work, hidden_size=head.hidden_size))
         training = work.training
         prepared = Prepared(
             fingerprint=wanted,
@@ -125,7 +132,8 @@ class _Preparation:
             student=student,
             training_precision=precision,
             vocabulary=vocabulary,
-            signal_digest=signal_digest(inputs.teacher.pin.digest, teacher_dtype, work.signal),
+            train_signal=train_signal,
+            held_out_signal=held_out_signal,
             teacher_canary=self._canary(tokenizer),
             total_steps=total_steps(
                 train.reference.sequences,
@@ -138,12 +146,12 @@ class _Preparation:
                 train=train.reference,
                 shard_sizes=[len(shard.lengths) for shard in train.manifest.shards],
                 evaluation=evaluation.reference if evaluation else None,
-                teacher=inputs.teacher.pin,
-                teacher_dtype=teacher_dtype,
+                train_signal=train_signal,
+                held_out_signal=held_out_signal,
                 student=student,
                 precision=precision,
             ),
-            report=data_report(train, evaluation, head.hidden_size),
+            report=data_report(train, evaluation),
         )
         return prepared, train.reused and (evaluation is None or evaluation.reused)
 

@@ -21,7 +21,6 @@ from torch import nn
 
 from distill_runtime.contract.sections import Optimizer
 from distill_runtime.errors import RetryError
-from distill_runtime.signals.head import OutputHead
 from distill_runtime.student.module import STUDENT_PREFIX, DistilledStudent, Sums
 from distill_runtime.student.optimizer import STATES, make_optimizer, parameter_groups
 
@@ -47,11 +46,6 @@ class StudentEngine:
             for name, parameter in self._engine.module.named_parameters()
             if parameter.requires_grad
         }
-
-    @property
-    def teacher_head(self) -> OutputHead | None:
-        """The teacher's head, where the objective needs the teacher."""
-        return self._engine.module.teacher_head
 
     @property
     def names(self) -> list[str]:

@@ -8,11 +8,11 @@ import torch
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.errors import RetryError, UserError
 from distill_runtime.prepared import ResolvedPrecision
-from distill_runtime.signals.head import HeadDescription, OutputHead
+from distill_runtime.signals.head import HeadDescription
 from distill_runtime.student.batches import Arrays, assemble
 from distill_runtime.student.distributed import Ranks
 from distill_runtime.student.engine import StudentEngine
-from distill_runtime.student.reader import model_inputs
+from distill_runtime.student.reader import Reader, model_inputs
 
 TOKENS = 48
 """Tokens of each segment at most: enough to see attention cross, too few to cost anything."""
@@ -66,7 +66,12 @@ def greatest_difference(states: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def probe_loss(
-    engine: StudentEngine, sequence: Sequence, head: HeadDescription, ranks: Ranks, precision: ResolvedPrecision
+    engine: StudentEngine,
+    reader: Reader,
+    sequence: Sequence,
+    head: HeadDescription,
+    ranks: Ranks,
+    precision: ResolvedPrecision,
 ) -> float:
     """Mean cross entropy of the student's own logits on one short sequence; all ranks together.
 
@@ -79,14 +84,11 @@ def probe_loss(
     inputs = model_inputs(arrays, ranks.device, varlen=False)
     targets = torch.from_numpy(arrays.targets).to(ranks.device)
     index = torch.from_numpy(arrays.state_index).to(ranks.device)
-    teacher: OutputHead | None = engine.teacher_head
-    hidden = None
-    if teacher is not None:
-        hidden = torch.zeros(len(targets), teacher.description.hidden_size, device=ranks.device)
+    teacher = reader.stand_in(len(targets))
     engine.evaluating(True)
     with torch.no_grad():
         logits = cast(torch.Tensor, engine("logits", inputs))[0, :, : head.vocabulary].float()
-        sums = engine("objective", inputs, state_index=index, targets=targets, teacher_hidden=hidden, scale=1.0)
+        sums = engine("objective", inputs, state_index=index, targets=targets, teacher=teacher, scale=1.0)
     engine.evaluating(False)
     own = float(torch.nn.functional.cross_entropy(logits[index], targets))
     fused = float(sums[2]) / len(targets)

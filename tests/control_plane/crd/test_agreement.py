@@ -141,8 +141,22 @@ SPEC = some(
         {"stopAfterWorseEvaluations": 1},
     ],
     data=[{"train": "file://a"}, {"train": ["file://a"], "evaluation": "file://b"}],
+    signal=[
+        {"kind": "topk"},
+        {"kind": "topk", "dtype": "float16", "k": 8},
+        {"kind": "topk", "dtype": "bfloat16"},
+        {"kind": "sampled", "dtype": "float32"},
+        {"kind": "sampled", "dtype": "bfloat16"},
+        {"dtype": "float16"},
+        {"dtype": "bfloat16"},
+    ],
     output=[{"select": "best"}, {"select": "last"}],
-    objective=[{"distillationWeight": 0}, {"distillationWeight": 0, "crossEntropyWeight": 1}],
+    objective=[
+        {"distillationWeight": 0},
+        {"distillationWeight": 0, "crossEntropyWeight": 1},
+        {"divergences": [{"kind": "reverseKL"}]},
+        {"divergences": [{"kind": "forwardKL", "weight": 2}]},
+    ],
 )
 
 

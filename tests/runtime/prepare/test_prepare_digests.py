@@ -24,7 +24,7 @@ LONG = 10
 def addresses(prepared: Prepared) -> list[Any]:
     """Where plans and signals are."""
     plans = [prepared.train, prepared.evaluation, *(task.plan for task in prepared.tasks)]
-    return [prepared.signal_digest, *(plan.key if plan else None for plan in plans)]
+    return [prepared.train_signal.digest, *(plan.key if plan else None for plan in plans)]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_another_template_makes_other_plans(job: Job) -> None:
     assert facts["reusedPlan"] is False
     # The text is the same, so the sequences are, and so are their signals.
     assert after.train.data_digest == before.train.data_digest
-    assert after.signal_digest == before.signal_digest
+    assert after.train_signal.digest == before.train_signal.digest
     assert after.training_digest == before.training_digest
 
 
@@ -93,7 +93,7 @@ def test_another_file_of_the_teacher_makes_other_signals(job: Job, models: Path,
     else:
         (job.folder / "teacher" / file).write_text(CHATML + "{# changed #}")
     after, _ = job.changed({"teacher": {"model": f"file://{job.folder}/teacher"}}).prepare_here()
-    assert after.signal_digest != before.signal_digest
+    assert after.train_signal.digest != before.train_signal.digest
     assert after.training_digest != before.training_digest
     assert (after.train.key == before.train.key) is (file == "model.safetensors")
 
@@ -104,7 +104,7 @@ def test_another_file_of_the_teacher_makes_other_signals(job: Job, models: Path,
 def test_another_precision_makes_other_signals_of_the_same_plans(job: Job, changes: dict[str, Any]) -> None:
     before, _ = job.prepare_here()
     after, _ = job.changed(changes).prepare_here()
-    assert after.signal_digest != before.signal_digest
+    assert after.train_signal.digest != before.train_signal.digest
     assert addresses(after)[1:] == addresses(before)[1:]
 
 

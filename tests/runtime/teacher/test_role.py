@@ -19,7 +19,8 @@ from distill_runtime.contract import environment
 from distill_runtime.contract.facts import TeacherFacts
 from distill_runtime.data.plan import Plan
 from distill_runtime.models import resolve_model
-from distill_runtime.signals.addresses import plan_references, signal_digest
+from distill_runtime.signals.addresses import plan_references, signal_of, stored_signal
+from distill_runtime.signals.row_format import held_out_row, training_row
 from distill_runtime.signals.shards import list_states
 from distill_runtime.store.directory import DirectoryStore
 from distill_runtime.teacher.canary import canary_key
@@ -28,6 +29,8 @@ from tests.fixtures.models import tiny_tokenizer
 from tests.fixtures.signal_jobs import SignalJob, make_job
 from tests.runtime.teacher.families import save_family
 
+HIDDEN_SIZE = 128
+"""That of `save_family`."""
 WITHOUT_VLLM = (
     "import sys; from distill_runtime.process import read_run_config; "
     "from distill_runtime.teacher.worker import run_teacher; "
@@ -50,7 +53,10 @@ def _prepare(folder: Path, *, engine: str = "vllm", **options: Any) -> SignalJob
         update={
             "teacher": pin,
             "vocabulary": len(tiny_tokenizer()),
-            "signal_digest": signal_digest(pin.digest, "float32", work.signal),
+            "train_signal": stored_signal(
+                pin.digest, "float32", training_row(work, hidden_size=HIDDEN_SIZE, vocabulary=len(tiny_tokenizer()))
+            ),
+            "held_out_signal": stored_signal(pin.digest, "float32", held_out_row(work, hidden_size=HIDDEN_SIZE)),
             "teacher_canary": tiny_tokenizer()("the capital of france is paris.")["input_ids"],
         }
     )
@@ -89,8 +95,8 @@ def _end(process: "subprocess.Popen[str]", folder: Path, replica: str) -> tuple[
 
 
 def _ready_shards(job: SignalJob) -> int:
-    states = list_states(job.store, layout.signal_key(job.prepared.signal_digest))
-    return sum(state.status == "ready" for state in states.values())
+    roots = {layout.signal_key(signal_of(job.prepared, plan).digest) for plan in plan_references(job.prepared)}
+    return sum(state.status == "ready" for root in roots for state in list_states(job.store, root).values())
 
 
 def _log(folder: Path, replica: str) -> str:

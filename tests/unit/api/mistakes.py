@@ -73,6 +73,9 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
         "hybird",
         "spec.signal.mode: must be 'hybrid', 'streaming' or 'offline', got \"hybird\"",
     ),
+    ("spec.signal.kind", "logits", "spec.signal.kind: must be 'hidden', 'topk' or 'sampled', got \"logits\""),
+    ("spec.signal.k", 0, "spec.signal.k: must be at least 1, got 0"),
+    ("spec.signal.samples", 4097, "spec.signal.samples: must be at most 4096, got 4097"),
     ("spec.training.zeroStage", 4, "spec.training.zeroStage: must be 0, 1, 2 or 3, got 4"),
     ("spec.teacher", "hf://a/b", 'spec.teacher: must be a mapping, got "hf://a/b"'),
     ("spec.data", [1], "spec.data: must be a mapping, got a list"),
@@ -281,11 +284,35 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
         {"distillationWeight": 0},
         "spec.objective: distillationWeight and crossEntropyWeight are both 0: nothing would be learned",
     ),
+    *(
+        (
+            "spec.signal",
+            {"kind": kind, "dtype": dtype},
+            "spec.signal: dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
+        )
+        for kind, dtype in (("hidden", "float16"), ("topk", "bfloat16"), ("sampled", "bfloat16"))
+    ),
     ("spec.training", {"steps": 3, "epochs": 1}, "spec.training: give at most one of steps and epochs"),
     (
         "spec.training",
         {"precision": "bfloat16", "zeroStage": 0},
         "spec: training.precision bfloat16 needs training.zeroStage 1 or more",
+    ),
+    *(
+        (
+            "spec",
+            {
+                "teacher": {"model": "hf://a/b"},
+                "student": {"model": "hf://a/b"},
+                "data": {"train": "file://a"},
+                "storage": {"uri": "s3://a"},
+                "signal": {"kind": "sampled"},
+                "objective": {"divergences": divergences},
+            },
+            "spec: signal.kind sampled needs objective.divergences of kind forwardKL alone: of others, draws give a "
+            "biased gradient",
+        )
+        for divergences in ([{"kind": "reverseKL"}], [{"kind": "forwardKL"}, {"kind": "jensenShannon", "weight": 0.1}])
     ),
     (
         "spec",

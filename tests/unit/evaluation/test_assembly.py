@@ -50,7 +50,6 @@ def test_the_report_says_how_many_bytes_all_signals_take():
     )
     # Training, held-out and classification plans: 20 targets each, 64 values of 4 bytes.
     assert report.signal["bytes"] == 3 * 20 * 64 * 4
-    assert "hiddenSize" not in report.data
     assert (report.steps, report.exported_step) == (4, 2)
 
 

@@ -23,6 +23,7 @@ from distill_runtime.evaluation.results import (
 from distill_runtime.prepared import ModelPin, Prepared
 from distill_runtime.store.directory import DirectoryStore
 from tests.fixtures.evaluations import evaluation_config, evaluation_prepared, plan_reference
+from tests.fixtures.signals import hidden_signal
 
 STUDENT = ModelIdentity(digest="student-digest", dtype="float32")
 
@@ -45,6 +46,7 @@ def teacher_keys(prepared: Prepared) -> list[str]:
         {"training_digest": "other-seed"},
         {"total_steps": 99},
         {"train": plan_reference("plans/other")},
+        {"train_signal": hidden_signal("other", 64)},
         {"training_precision": "bfloat16"},
         {"teacher": ModelPin(uri="hf://moved/elsewhere", digest="teacher-digest")},
         {"fingerprint": "other"},
@@ -60,7 +62,7 @@ def test_the_teachers_results_do_not_depend_on_student_seed_or_training(changes:
         ({"teacher": ModelPin(uri="file:///teacher", digest="other")}, [True, True, True]),
         ({"teacher_dtype": "bfloat16"}, [True, True, True]),
         # Answers are generated: how signals are stored changes the rest alone.
-        ({"signal_digest": "other"}, [True, True, False]),
+        ({"held_out_signal": hidden_signal("other", 64)}, [True, True, False]),
         ({"evaluation": plan_reference("plans/other")}, [True, False, False]),
     ],
 )

@@ -6,6 +6,7 @@ from distill_runtime.contract.run import RunConfig
 from distill_runtime.prepared import ModelPin, PlanReference, Prepared
 from distill_runtime.student.model_card import model_card
 from tests.fixtures.reports import sample_scores
+from tests.fixtures.signals import hidden_signal
 
 
 def run_config(student: dict[str, Any], teacher: str = "hf://org/teacher@abc") -> RunConfig:
@@ -40,7 +41,8 @@ def prepared(teacher: str = "hf://org/teacher@abc", student: str = "store://mode
         student=ModelPin(uri=student, digest="b" * 64),
         training_precision="float32",
         vocabulary=400,
-        signal_digest="c" * 64,
+        train_signal=hidden_signal("c" * 64, 64),
+        held_out_signal=hidden_signal("c" * 64, 64),
         teacher_canary=[1, 2],
         total_steps=200,
         training_digest="e" * 64,
