@@ -13,7 +13,7 @@ from distill_operator.api import affinity, pods, volumes
 from distill_operator.api.fields import field_names
 from distill_operator.api.job import JobName, JobSpec
 from distill_operator.api.sentences import pattern_of, pattern_sentence
-from distill_runtime.contract.sections import Student, Teacher
+from distill_runtime.contract.sections import NO_ADAPTER_DROPOUT, Student, Teacher
 
 Json = dict[str, Any]
 
@@ -76,6 +76,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Initialise": (
         Rule("has(self.fromTeacher) != has(self.fromConfig)", "give exactly one of fromTeacher and fromConfig"),
     ),
+    "Adapter": (Rule("self.dropout == 0.0", NO_ADAPTER_DROPOUT),),
     "Student": (Rule("has(self.model) != has(self.initialise)", "give exactly one of model and initialise"),),
     "Objective": (
         Rule(

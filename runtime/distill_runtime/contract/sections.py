@@ -88,6 +88,40 @@ class Initialise(Section):
         return self
 
 
+NO_ADAPTER_DROPOUT = (
+    "dropout must be 0: with dropout the result would depend on how the work is divided among workers and micro-batches"
+)
+
+
+class Adapter(Section):
+    """A low-rank adapter. It alone is trained; the model's own weights stay as they are."""
+
+    kind: Literal["lora", "dora"] = "lora"
+    """`lora`: W + s·B·A (arXiv 2106.09685). `dora`: the same with a trained length for each row of the weight
+    (arXiv 2402.09353)."""
+    rank: int = Field(default=16, ge=1, le=4096)
+    """Rank r of the adapter: rows of A, columns of B."""
+    alpha: int = Field(default=32, ge=1, le=65536)
+    """The scale s is alpha / rank."""
+    rank_stabilised: bool = False
+    """The scale s is alpha / √rank (arXiv 2312.03732)."""
+    target_modules: list[Annotated[str, StringConstraints(min_length=1, max_length=256)]] | None = Field(
+        default=None, min_length=1, max_length=256
+    )
+    """Names of the linear layers to adapt, as they end: `q_proj`, `layers.3.mlp.up_proj`. Unset: all but the output
+    head."""
+    dropout: float = Field(default=0.0, ge=0, le=1)
+    """Must be 0. It is here so that a configuration of another trainer that has it is refused with the reason."""
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Seed of A before training; B begins with 0."""
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> Self:
+        if self.dropout != 0:
+            raise ValueError(NO_ADAPTER_DROPOUT)
+        return self
+
+
 class Student(Section):
     """The model that is trained. Exactly one of `model` and `initialise`."""
 
@@ -95,6 +129,9 @@ class Student(Section):
     """A pretrained model to start from."""
     initialise: Initialise | None = None
     """How to make a model to start from."""
+    adapter: Adapter | None = None
+    """Train a low-rank adapter and not the model's own weights. The exported model has it merged; the adapter by itself
+    lies in `adapter` beside it."""
     workers: int = Field(default=1, ge=1, le=1024)
     """Student workers: pods in a cluster, groups of processes on one machine."""
     gpus_per_worker: int = Field(default=1, ge=0, le=16)

@@ -5,7 +5,7 @@ from pydantic.alias_generators import to_snake
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
 from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import Objective
+from distill_runtime.contract.sections import Objective, Student
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
 from distill_runtime.signals.spans import row_bytes
@@ -13,6 +13,7 @@ from distill_runtime.signals.spans import row_bytes
 Value = int | float | str
 HIDDEN_SIZE = "hiddenSize"
 """Name under which `prepare` reports the width of a signal's row."""
+ADAPTERS = {"lora": "LoRA", "dora": "DoRA"}
 DIVERGENCES = {"forwardKL": "KL(teacher || student)"}
 
 
@@ -66,6 +67,16 @@ def objective_in_words(objective: Objective) -> str:
     return " + ".join(parts)
 
 
+def trained_in_words(student: Student) -> str:
+    """Which of the student's weights are trained: `all weights`, `a LoRA adapter of rank 16, alpha 32`."""
+    adapter = student.adapter
+    if adapter is None:
+        return "all weights"
+    stabilised = ", rank-stabilised" if adapter.rank_stabilised else ""
+    where = f" in {', '.join(adapter.target_modules)}" if adapter.target_modules else ""
+    return f"a {ADAPTERS[adapter.kind]} adapter of rank {adapter.rank}, alpha {adapter.alpha}{stabilised}{where}"
+
+
 def _weight(weight: float) -> str:
     return "" if weight == 1 else f"{weight:g} × "
 
@@ -96,6 +107,7 @@ def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
     clipping = f"{optimizer.max_gradient_norm:g}" if optimizer.max_gradient_norm else "none"
     length: dict[str, Value] = {} if training.steps is not None else {"epochs": training.epochs or 1.0}
     return {
+        "trained": trained_in_words(student),
         "optimizer": optimizer.kind,
         "learningRate": optimizer.learning_rate,
         "schedule": f"{schedule.kind}{warmup}",

@@ -205,13 +205,16 @@ class _Preparation:
             check_context(model.folder, who=who, uri=uri, longest=longest, where=where)
 
     def _student(self, vocabulary: int) -> ModelPin:
-        from distill_runtime.prepare.student import initial_student
+        from distill_runtime.prepare.student import check_parts, initial_student
         from distill_runtime.signals.head_source import describe_head
 
         if self._inputs.student is not None:
             describe_head(self._inputs.student.folder, vocabulary)
-            return self._inputs.student.pin
-        return initial_student(self._store, self._work, self._inputs, cache=self._cache, vocabulary=vocabulary)
+            pin = self._inputs.student.pin
+        else:
+            pin = initial_student(self._store, self._work, self._inputs, cache=self._cache, vocabulary=vocabulary)
+        check_parts(pin, self._store, self._work, cache=self._cache)
+        return pin
 
     def _precisions(self) -> tuple[ResolvedPrecision, ResolvedPrecision]:
         """The teacher's and the student's."""

@@ -33,6 +33,22 @@ def initial_student(store: ObjectStore, work: Work, inputs: Inputs, *, cache: Pa
     return ModelPin(uri=uri, digest=digest)
 
 
+def check_parts(student: ModelPin, store: ObjectStore, work: Work, *, cache: Path) -> None:
+    """Makes sure, before a GPU is asked for, that the student has the parts that the spec wants to be trained.
+
+    Raises
+    ------
+    UserError
+        It doesn't; the sentence says which it has.
+    """
+    if work.student.adapter is None:
+        return
+    from distill_runtime.student.trained import check_trained
+
+    folder = resolve_model(student.uri, work.storage, cache=cache, store=store).folder
+    check_trained(folder, work.student, trust_remote_code=work.student.trust_remote_code)
+
+
 def _make(store: ObjectStore, key: str, work: Work, inputs: Inputs, *, cache: Path, vocabulary: int) -> str:
     """Makes and stores the student. Returns the digest that a pin has."""
     from distill_runtime.signals.head_source import describe_head

@@ -6,9 +6,13 @@ from huggingface_hub import ModelCardData
 
 from distill_runtime.contract.report import Scores, Subject
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.evaluation.assembly import objective_in_words
+from distill_runtime.evaluation.assembly import objective_in_words, trained_in_words
 from distill_runtime.prepared import ModelPin, Prepared
 
+ADAPTER = (
+    "The adapter is merged into these weights. By itself it lies in `adapter`, in peft's format, for the student "
+    "before training."
+)
 SUBJECTS: dict[Subject, str] = {
     "teacher": "teacher",
     "studentBefore": "student before",
@@ -50,6 +54,7 @@ def model_card(
         _origin(config, prepared),
         _training(config, prepared, steps, exported_step, held_out_loss),
         "## Results\n\n" + (_results(scores) if scores else "In `report.json` and `report.html` of the job."),
+        *([] if config.work.student.adapter is None else [ADAPTER]),
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         'generate = pipeline("text-generation", model="PATH_OF_THIS_FOLDER")\n```',
     ]
@@ -103,6 +108,7 @@ def _training(config: RunConfig, prepared: Prepared, steps: int, exported: int, 
     training = config.work.training
     rows = [
         ("objective", objective_in_words(config.work.objective)),
+        ("trained", trained_in_words(config.work.student)),
         ("steps", f"{steps:,} of {prepared.total_steps:,}; these are the weights of step {exported:,}"),
         ("global batch", f"{training.global_batch:,} sequences"),
         ("optimizer", f"{training.optimizer.kind}, learning rate {training.optimizer.learning_rate:g}"),

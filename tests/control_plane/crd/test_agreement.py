@@ -131,6 +131,8 @@ SPEC = some(
         {"initialise": {"fromTeacher": {"layers": [0, 5, 3]}}},
         {"initialise": {"fromTeacher": {"layers": [0], "every": 2}}},
         {"initialise": {"fromConfig": {"config": "file://a"}}},
+        {"model": "hf://a/b", "adapter": {"kind": "lora", "rank": 8}},
+        {"model": "hf://a/b", "adapter": {"dropout": 0.1}},
     ],
     training=[
         {"precision": "float16"},

@@ -35,6 +35,7 @@ def addresses(prepared: Prepared) -> list[Any]:
         ({"training": {"optimizer": {"learningRate": 0.5}}}, False),
         ({"objective": {"crossEntropyWeight": 0.5}}, False),
         ({"output": {"select": "best"}}, False),
+        ({"student": {"adapter": {"rank": 4}}}, False),
         ({"training": {"packing": False}}, True),
         ({"training": {"microBatch": 1}}, True),
         ({"training": {"zeroStage": 3}}, True),
@@ -160,6 +161,26 @@ def test_a_task_with_other_settings_has_another_digest(job: Job) -> None:
     assert after.tasks[0].digest == before.tasks[0].digest  # A name changes no score.
     assert after.tasks[1].digest != before.tasks[1].digest
     assert after.training_digest == before.training_digest
+
+
+@pytest.mark.parametrize(
+    ("student", "sentence"),
+    [
+        (
+            {"adapter": {"targetModules": ["q_proj", "query"]}},
+            r"student\.adapter\.targetModules: the student has no linear layer query; it has down_proj, .* v_proj\.",
+        ),
+        ({"adapter": {"targetModules": ["mlp"]}}, "the student has no linear layer mlp"),
+        ({"adapter": {"targetModules": ["lm_head"]}}, "lm_head is the output head or the input embedding"),
+        ({"adapter": {"targetModules": ["embed_tokens"]}}, "embed_tokens is the output head or the input embedding"),
+    ],
+)
+def test_parts_that_the_student_does_not_have_are_refused(job: Job, student: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        job.changed({"student": student}).prepare_here()
+    made = {"model": None, "initialise": {"fromTeacher": {"every": 2}}}
+    with pytest.raises(UserError, match=sentence):
+        job.changed({"student": {**student, **made}}).prepare_here()
 
 
 def test_a_student_of_the_teachers_layers_is_made_once(job: Job) -> None:

@@ -277,6 +277,12 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
         "spec.student.initialise.fromTeacher: layers must rise and name each layer once",
     ),
     (
+        "spec.student.adapter",
+        {"dropout": 0.05},
+        "spec.student.adapter: dropout must be 0: with dropout the result would depend on how the work is divided "
+        "among workers and micro-batches",
+    ),
+    (
         "spec.objective",
         {"distillationWeight": 0},
         "spec.objective: distillationWeight and crossEntropyWeight are both 0: nothing would be learned",
