@@ -13,7 +13,7 @@ from distill_operator.api import affinity, pods, volumes
 from distill_operator.api.fields import field_names
 from distill_operator.api.job import JobName, JobSpec
 from distill_operator.api.sentences import pattern_of, pattern_sentence
-from distill_runtime.contract.sections import NO_ADAPTER_DROPOUT, Student, Teacher
+from distill_runtime.contract.sections import ADAPTER_FREEZES, NO_ADAPTER_DROPOUT, Student, Teacher
 
 Json = dict[str, Any]
 
@@ -77,7 +77,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("has(self.fromTeacher) != has(self.fromConfig)", "give exactly one of fromTeacher and fromConfig"),
     ),
     "Adapter": (Rule("self.dropout == 0.0", NO_ADAPTER_DROPOUT),),
-    "Student": (Rule("has(self.model) != has(self.initialise)", "give exactly one of model and initialise"),),
+    "Student": (
+        Rule("has(self.model) != has(self.initialise)", "give exactly one of model and initialise"),
+        Rule("!has(self.adapter) || !has(self.freeze) || self.freeze.size() == 0", ADAPTER_FREEZES),
+    ),
     "Objective": (
         Rule(
             "!has(self.distillationWeight) || self.distillationWeight > 0.0 || self.crossEntropyWeight > 0.0",

@@ -122,6 +122,9 @@ class Adapter(Section):
         return self
 
 
+ADAPTER_FREEZES = "with adapter all of the model's own weights are frozen: leave freeze out"
+
+
 class Student(Section):
     """The model that is trained. Exactly one of `model` and `initialise`."""
 
@@ -132,6 +135,10 @@ class Student(Section):
     adapter: Adapter | None = None
     """Train a low-rank adapter and not the model's own weights. The exported model has it merged; the adapter by itself
     lies in `adapter` beside it."""
+    freeze: list[Annotated[str, StringConstraints(min_length=1, max_length=256)]] = Field(default=[], max_length=256)
+    """Weights that stay as they are: `embeddings` (the input embedding), `outputHead`, or patterns of the weights'
+    names in transformers, such as `model.layers.[0-3].*`. A head that is tied to the embedding is the same tensor: give
+    both or neither."""
     workers: int = Field(default=1, ge=1, le=1024)
     """Student workers: pods in a cluster, groups of processes on one machine."""
     gpus_per_worker: int = Field(default=1, ge=0, le=16)
@@ -143,6 +150,12 @@ class Student(Section):
     def _one_source(self) -> Self:
         if (self.model is None) == (self.initialise is None):
             raise ValueError("give exactly one of model and initialise")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.adapter is not None and self.freeze:
+            raise ValueError(ADAPTER_FREEZES)
         return self
 
 

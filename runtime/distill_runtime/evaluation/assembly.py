@@ -68,10 +68,11 @@ def objective_in_words(objective: Objective) -> str:
 
 
 def trained_in_words(student: Student) -> str:
-    """Which of the student's weights are trained: `all weights`, `a LoRA adapter of rank 16, alpha 32`."""
+    """Which of the student's weights are trained: `all weights`, `all but embeddings`, `a LoRA adapter of rank 16,
+    alpha 32`."""
     adapter = student.adapter
     if adapter is None:
-        return "all weights"
+        return f"all but {', '.join(student.freeze)}" if student.freeze else "all weights"
     stabilised = ", rank-stabilised" if adapter.rank_stabilised else ""
     where = f" in {', '.join(adapter.target_modules)}" if adapter.target_modules else ""
     return f"a {ADAPTERS[adapter.kind]} adapter of rank {adapter.rank}, alpha {adapter.alpha}{stabilised}{where}"

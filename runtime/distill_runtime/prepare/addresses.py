@@ -143,7 +143,7 @@ def _training(work: Work) -> dict[str, Any]:
     training = work.training
     watched = work.output.select == "best" or training.stop_after_worse_evaluations > 0
     return {
-        "trained": work.student.model_dump(include={"adapter"}),
+        "trained": work.student.model_dump(include={"adapter", "freeze"}),
         "objective": work.objective.model_dump(exclude={"chunk_tokens"}),
         "length": [training.steps, (training.epochs or 1.0) if training.steps is None else None],
         "settings": training.model_dump(

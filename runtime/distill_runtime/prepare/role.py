@@ -213,7 +213,7 @@ class _Preparation:
             pin = self._inputs.student.pin
         else:
             pin = initial_student(self._store, self._work, self._inputs, cache=self._cache, vocabulary=vocabulary)
-        check_parts(pin, self._store, self._work, cache=self._cache)
+        check_parts(pin, self._store, self._work, cache=self._cache, vocabulary=vocabulary)
         return pin
 
     def _precisions(self) -> tuple[ResolvedPrecision, ResolvedPrecision]:

@@ -33,7 +33,7 @@ def initial_student(store: ObjectStore, work: Work, inputs: Inputs, *, cache: Pa
     return ModelPin(uri=uri, digest=digest)
 
 
-def check_parts(student: ModelPin, store: ObjectStore, work: Work, *, cache: Path) -> None:
+def check_parts(student: ModelPin, store: ObjectStore, work: Work, *, cache: Path, vocabulary: int) -> None:
     """Makes sure, before a GPU is asked for, that the student has the parts that the spec wants to be trained.
 
     Raises
@@ -41,12 +41,13 @@ def check_parts(student: ModelPin, store: ObjectStore, work: Work, *, cache: Pat
     UserError
         It doesn't; the sentence says which it has.
     """
-    if work.student.adapter is None:
+    if work.student.adapter is None and not work.student.freeze:
         return
     from distill_runtime.student.trained import check_trained
 
     folder = resolve_model(student.uri, work.storage, cache=cache, store=store).folder
-    check_trained(folder, work.student, trust_remote_code=work.student.trust_remote_code)
+    trusted = work.student.trust_remote_code
+    check_trained(folder, work.student, vocabulary=vocabulary, trust_remote_code=trusted)
 
 
 def _make(store: ObjectStore, key: str, work: Work, inputs: Inputs, *, cache: Path, vocabulary: int) -> str:

@@ -1,9 +1,11 @@
 """All weights of the trained student: trained ones are in a checkpoint, the rest in the initial student's folder."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.prepared import Prepared
@@ -25,22 +27,37 @@ def whole_weights(
     Parameters
     ----------
     trained
-        The trained weights, by their names in training. Without an adapter they are passed on one by one.
+        The trained weights, by their names in training. Where all are trained they are passed on one by one.
     target
         The folder of the exported model.
     """
     student = config.work.student
-    if student.adapter is None:
-        return trained
-    merged = merge_adapter(
-        student_folder,
-        target,
-        student.adapter,
-        trained,
-        base=_address(prepared, store),
-        trust_remote_code=student.trust_remote_code,
+    if student.adapter is not None:
+        merged = merge_adapter(
+            student_folder,
+            target,
+            student.adapter,
+            trained,
+            base=_address(prepared, store),
+            trust_remote_code=student.trust_remote_code,
+        )
+        return ((name, parameter.detach()) for name, parameter in merged.named_parameters())
+    return _with_frozen(trained, student_folder, student.trust_remote_code) if student.freeze else trained
+
+
+def _with_frozen(
+    trained: Iterable[tuple[str, torch.Tensor]], student_folder: Path, trust_remote_code: bool
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The trained weights, and then the others as they were before training."""
+    seen: set[str] = set()
+    for name, tensor in trained:
+        seen.add(name)
+        yield name, tensor
+    model = cast(
+        PreTrainedModel,
+        AutoModelForCausalLM.from_pretrained(student_folder, dtype="auto", trust_remote_code=trust_remote_code),
     )
-    return ((name, parameter.detach()) for name, parameter in merged.named_parameters())
+    yield from ((name, parameter.detach()) for name, parameter in model.named_parameters() if name not in seen)
 
 
 def _address(prepared: Prepared, store: ObjectStore) -> str:

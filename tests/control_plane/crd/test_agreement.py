@@ -133,6 +133,9 @@ SPEC = some(
         {"initialise": {"fromConfig": {"config": "file://a"}}},
         {"model": "hf://a/b", "adapter": {"kind": "lora", "rank": 8}},
         {"model": "hf://a/b", "adapter": {"dropout": 0.1}},
+        {"model": "hf://a/b", "adapter": {}, "freeze": []},
+        {"model": "hf://a/b", "adapter": {}, "freeze": ["embeddings"]},
+        {"model": "hf://a/b", "freeze": ["embeddings"]},
     ],
     training=[
         {"precision": "float16"},

@@ -36,6 +36,7 @@ def addresses(prepared: Prepared) -> list[Any]:
         ({"objective": {"crossEntropyWeight": 0.5}}, False),
         ({"output": {"select": "best"}}, False),
         ({"student": {"adapter": {"rank": 4}}}, False),
+        ({"student": {"freeze": ["embeddings"]}}, False),
         ({"training": {"packing": False}}, True),
         ({"training": {"microBatch": 1}}, True),
         ({"training": {"zeroStage": 3}}, True),
@@ -172,6 +173,11 @@ def test_a_task_with_other_settings_has_another_digest(job: Job) -> None:
         ),
         ({"adapter": {"targetModules": ["mlp"]}}, "the student has no linear layer mlp"),
         ({"adapter": {"targetModules": ["lm_head"]}}, "lm_head is the output head or the input embedding"),
+        (
+            {"freeze": ["outputHead", "model.layer.*"]},
+            r"student\.freeze: no weight of the student matches model\.layer\.\*",
+        ),
+        ({"freeze": ["*"]}, "nothing is left to train"),
         ({"adapter": {"targetModules": ["embed_tokens"]}}, "embed_tokens is the output head or the input embedding"),
     ],
 )

@@ -21,7 +21,8 @@ TOLERANCE = 2e-5
 """Relative tolerance of losses in float32 over six steps of Adam with another number of workers."""
 LORA: dict[str, Any] = {"kind": "lora", "rank": 4, "alpha": 8, "seed": 3}
 DORA: dict[str, Any] = {"kind": "dora", "rank": 4, "rankStabilised": True, "targetModules": ["q_proj", "down_proj"]}
-WHOLE: dict[str, dict[str, Any]] = {"lora": {"adapter": LORA}, "dora": {"adapter": DORA}}
+FROZEN = ["embeddings", "outputHead", "model.layers.0.mlp.*"]
+WHOLE: dict[str, dict[str, Any]] = {"lora": {"adapter": LORA}, "dora": {"adapter": DORA}, "frozen": {"freeze": FROZEN}}
 """What is trained, by name."""
 RUNS: dict[str, tuple[str, tuple[int, int, int]]] = {
     "lora-zero0": ("lora", (0, 0, 0)),
@@ -32,6 +33,9 @@ RUNS: dict[str, tuple[str, tuple[int, int, int]]] = {
     "dora-zero1": ("dora", (1, 1, 1)),
     "dora-zero3": ("dora", (3, 3, 3)),
     "dora-changing": ("dora", (2, 3, 0)),
+    "frozen-zero1": ("frozen", (1, 1, 1)),
+    "frozen-zero3": ("frozen", (3, 3, 3)),
+    "frozen-changing": ("frozen", (2, 3, 0)),
 }
 """What is trained, and the ZeRO stages of the three attempts, with 2, 1 and 2 workers."""
 
@@ -101,6 +105,26 @@ def test_checkpoints_hold_the_adapter_alone(scenario: Scenario, launches: list[L
     assert labels
     assert all("lora_" in label for label in labels)
     assert any("lora_magnitude_vector" in label for label in labels) == (name == "dora")
+
+
+def test_checkpoints_hold_no_frozen_weight_and_no_state_of_one(scenario: Scenario, launches: list[Launch]) -> None:
+    labels = scenario.weights("frozen-zero3").keys()
+    assert labels == scenario.weights("frozen").keys()
+    for label in labels:
+        assert not any(part in label for part in ("embed_tokens", "lm_head", "layers.0.mlp")), label
+    assert "model.layers.1.mlp.up_proj.weight:exp_avg" in labels
+
+
+@pytest.mark.parametrize("name", ["frozen", "frozen-zero3"])
+def test_frozen_weights_are_exported_as_they_were_and_the_others_are_not(
+    scenario: Scenario, launches: list[Launch], name: str
+) -> None:
+    before = load_file(scenario.student / "model.safetensors")
+    after = load_file(exported(scenario, name) / "model.safetensors")
+    assert before.keys() == after.keys()
+    same = {label for label in before if torch.equal(before[label], after[label])}
+    mlp = {f"model.layers.0.mlp.{part}_proj.weight" for part in ("up", "gate", "down")}
+    assert same == {"model.embed_tokens.weight", "lm_head.weight", *mlp}
 
 
 @pytest.mark.parametrize("name", ["lora-zero3", "dora-zero3"])

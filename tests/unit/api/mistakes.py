@@ -277,6 +277,11 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
         "spec.student.initialise.fromTeacher: layers must rise and name each layer once",
     ),
     (
+        "spec.student",
+        {"model": "hf://a/b", "adapter": {"rank": 4}, "freeze": ["embeddings"]},
+        "spec.student: with adapter all of the model's own weights are frozen: leave freeze out",
+    ),
+    (
         "spec.student.adapter",
         {"dropout": 0.05},
         "spec.student.adapter: dropout must be 0: with dropout the result would depend on how the work is divided "
