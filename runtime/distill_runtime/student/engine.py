@@ -29,6 +29,9 @@ WEIGHT = "weight"
 """Name of the weight itself among the tensors of a parameter; the others are the optimizer's."""
 OVERFLOW_RETRIES = 32
 """Times that the loss scale may be halved for one step (float16)."""
+LOSS_SCALE_STEPS = 1000
+"""The loss scale is doubled behind every so manyth step (float16). DeepSpeed 0.19 would do it inside a step, between
+taking the gradients' norm and dividing them by the scale, and so halve that step's gradients."""
 
 
 class StudentEngine:
@@ -38,6 +41,9 @@ class StudentEngine:
         groups = parameter_groups(module.named_parameters(), spec.weight_decay)
         self._engine: Any
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=make_optimizer(groups, spec), config=settings)
+        if self._engine.fp16_enabled():
+            # At the lowest scale DeepSpeed would end the process with an exception of its own.
+            self._engine.optimizer.loss_scaler.raise_error_at_min_scale = False
         self._stage: int = settings["zero_optimization"]["stage"]
         self._clip: float = settings["gradient_clipping"]
         self.states = STATES[spec.kind]
@@ -84,16 +90,23 @@ class StudentEngine:
         sums, norm = self._try_step(micro_steps)
         for _ in range(OVERFLOW_RETRIES):
             # In float16 an overflow makes DeepSpeed skip the step and lower the scale: take the same step again.
-            if not (self._engine.fp16_enabled() and self._engine.optimizer.overflow):
+            if not self._overflowed:
                 break
             sums, norm = self._try_step(micro_steps)
-        if not math.isfinite(norm):
+        if self._overflowed or not math.isfinite(norm):
             raise RetryError(
                 f"step {number}: the gradient is not finite (norm {norm}): lower training.optimizer.learningRate or "
                 "use another training.precision if it happens again.",
                 reason="NotFinite",
             )
+        if number % LOSS_SCALE_STEPS == 0:
+            self.set_loss_scale(2 * self.loss_scale)
         return sums, norm
+
+    @property
+    def _overflowed(self) -> bool:
+        """Did the last try overflow (float16)? Then nothing has changed but the loss scale."""
+        return bool(self._engine.fp16_enabled() and self._engine.optimizer.overflow)
 
     def _try_step(self, micro_steps: list[Callable[[], Sums]]) -> tuple[torch.Tensor, float]:
         sums = self._accumulate(micro_steps)
