@@ -257,21 +257,98 @@ class Objective(Section):
         return self
 
 
+OPTIMIZER_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "betas": ("Adam", "AdamW", "Adamax", "NAdam", "RAdam"),
+    "eps": ("Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"),
+    "amsgrad": ("Adam", "AdamW"),
+    "momentum": ("RMSprop", "SGD"),
+    "dampening": ("SGD",),
+    "nesterov": ("SGD",),
+    "alpha": ("RMSprop",),
+    "centered": ("RMSprop",),
+    "rho": ("Adadelta",),
+    "momentum_decay": ("NAdam",),
+    "decoupled_weight_decay": ("Adam", "NAdam", "RAdam"),
+}
+"""Arguments of torch's optimizers, and which of them have each."""
+TORCH_IS_A_KIND = "torch is given exactly when kind is torch"
+
+
+def wrong_optimizer(argument: str) -> str:
+    """What is said of an argument that the optimizer doesn't have."""
+    return f"{argument} is an argument of {' and '.join(OPTIMIZER_ARGUMENTS[argument])} only"
+
+
+class OptimizerArguments(Section):
+    """Arguments by torch's own names; torch's defaults for those that aren't given."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
+    """Decay of the moments."""
+    eps: float | None = Field(default=None, gt=0, le=1)
+    """Added to the denominator."""
+    amsgrad: bool | None = None
+    """Divide by the largest second moment so far."""
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    """Momentum."""
+    dampening: float | None = Field(default=None, ge=0, le=1)
+    """Dampening of the momentum."""
+    nesterov: bool | None = None
+    """Nesterov's momentum; needs momentum, and no dampening."""
+    alpha: float | None = Field(default=None, ge=0, lt=1)
+    """Decay of the second moment."""
+    centered: bool | None = None
+    """Divide by the variance, not the second moment."""
+    rho: float | None = Field(default=None, ge=0, lt=1)
+    """Decay of the two means."""
+    momentum_decay: float | None = Field(default=None, ge=0, le=1)
+    """How fast the momentum rises."""
+    decoupled_weight_decay: bool | None = None
+    """Take weight decay off the weights, as AdamW does, and not add it to the gradients."""
+
+
+class TorchOptimizer(Section):
+    """An optimizer of `torch.optim` that works on each number of a weight by itself, as ZeRO needs it, and whose steps
+    depend on the job's learning rate alone."""
+
+    name: Literal["Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD"]
+    """Its class."""
+    arguments: OptimizerArguments = OptimizerArguments()
+    """Its arguments. Learning rate and weight decay are fields of `optimizer`."""
+
+    @model_validator(mode="after")
+    def _known_arguments(self) -> Self:
+        for argument in self.arguments.model_dump(exclude_none=True):
+            if self.name not in OPTIMIZER_ARGUMENTS[argument]:
+                raise ValueError(wrong_optimizer(argument))
+        return self
+
+
 class Optimizer(Section):
     """How gradients become steps."""
 
-    kind: Literal["adamw", "sgd"] = "adamw"
-    """`adamw`, or `sgd` without momentum."""
+    kind: Literal["adamw", "sgd", "torch"] = "adamw"
+    """`adamw`, `sgd` without momentum, or `torch`: the one that `torch` names."""
+    torch: TorchOptimizer | None = None
+    """Another optimizer of torch, for kind `torch`."""
     learning_rate: float = Field(default=1e-4, gt=0, le=100)
     """Peak learning rate."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
-    """Decoupled weight decay of matrices; biases and norms have none."""
+    """Weight decay of matrices; biases and norms have none. Decoupled for `adamw` and `sgd`; for `torch` as torch's
+    optimizer does it."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """Decay of the moments (AdamW)."""
     epsilon: float = Field(default=1e-8, gt=0, le=1)
     """Added to the denominator (AdamW)."""
     max_gradient_norm: float = Field(default=1.0, ge=0, le=1e9)
     """Gradients are clipped to this norm. 0: never."""
+
+    @model_validator(mode="after")
+    def _torch_is_a_kind(self) -> Self:
+        if (self.kind == "torch") != (self.torch is not None):
+            raise ValueError(TORCH_IS_A_KIND)
+        return self
 
 
 class Schedule(Section):
@@ -283,6 +360,67 @@ class Schedule(Section):
     """Steps of linear warm-up."""
     minimum_ratio: float = Field(default=0.0, ge=0, le=1)
     """Where the decay ends, as a part of the peak."""
+
+
+class Offload(Section):
+    """What is kept in the worker's main memory and not on its GPU."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    device: Literal["cpu"] = "cpu"
+    """Main memory."""
+    pin_memory: bool = False
+    """Pin the memory: faster copies, and memory that can't be swapped."""
+
+
+class ZeroOptimization(Section):
+    """DeepSpeed's `zero_optimization`, by its own names; DeepSpeed's defaults for those that aren't given."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    contiguous_gradients: bool | None = None
+    """Copy gradients to one buffer as they are made."""
+    reduce_scatter: bool | None = None
+    """Reduce and scatter gradients, and not reduce them all."""
+    reduce_bucket_size: int | None = Field(default=None, ge=1, le=2**40)
+    """Numbers that are reduced at a time."""
+    allgather_partitions: bool | None = None
+    """Gather weights, and not broadcast them."""
+    allgather_bucket_size: int | None = Field(default=None, ge=1, le=2**40)
+    """Numbers that are gathered at a time."""
+    overlap_comm: bool | None = None
+    """Reduce gradients while the backward pass goes on."""
+    round_robin_gradients: bool | None = None
+    """Stages 1 and 2: spread the copying of gradients over the ranks."""
+    sub_group_size: int | None = Field(default=None, ge=1, le=2**40)
+    """Stage 3: numbers that the optimizer steps at a time."""
+    stage3_prefetch_bucket_size: int | None = Field(default=None, ge=0, le=2**40)
+    """Numbers of weights that are fetched ahead."""
+    stage3_param_persistence_threshold: int | None = Field(default=None, ge=0, le=2**40)
+    """Weights with fewer numbers aren't divided."""
+    stage3_max_live_parameters: int | None = Field(default=None, ge=0, le=2**40)
+    """Numbers of weights that are whole on a rank at a time."""
+    stage3_max_reuse_distance: int | None = Field(default=None, ge=0, le=2**40)
+    """A weight that is used again within this many numbers stays whole."""
+    offload_optimizer: Offload | None = None
+    """Keep the optimizer's states and the float32 weights in main memory; needs zeroStage 1 or more."""
+    offload_param: Offload | None = None
+    """Keep the weights in main memory; needs zeroStage 3."""
+
+
+class DeepSpeed(Section):
+    """Keys of DeepSpeed's own configuration that change memory and speed, and not the result. Everything else in it
+    (batch sizes, accumulation, the ZeRO stage, precision, clipping, optimizer, schedule, checkpoints) follows from
+    other fields and can't be given here."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    zero_optimization: ZeroOptimization = ZeroOptimization()
+    """How ZeRO divides and gathers."""
+
+
+OFFLOAD_OF_STATES = "offload_optimizer needs zeroStage 1 or more"
+OFFLOAD_OF_WEIGHTS = "offload_param needs zeroStage 3"
 
 
 class Training(Section):
@@ -309,6 +447,8 @@ class Training(Section):
     has no 16-bit training."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """What DeepSpeed divides between the processes: 1 optimizer states, 2 gradients too, 3 weights too."""
+    deepspeed: DeepSpeed = DeepSpeed()
+    """More of DeepSpeed's configuration, for memory and speed. Doesn't change the result."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
@@ -330,6 +470,15 @@ class Training(Section):
     def _one_length(self) -> Self:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give at most one of steps and epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _offload_of_what_is_divided(self) -> Self:
+        zero = self.deepspeed.zero_optimization
+        if zero.offload_optimizer is not None and self.zero_stage == 0:
+            raise ValueError(OFFLOAD_OF_STATES)
+        if zero.offload_param is not None and self.zero_stage != 3:
+            raise ValueError(OFFLOAD_OF_WEIGHTS)
         return self
 
 

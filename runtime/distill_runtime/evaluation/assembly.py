@@ -5,7 +5,7 @@ from pydantic.alias_generators import to_snake
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
 from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import Objective, Student
+from distill_runtime.contract.sections import Objective, Optimizer, Student
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
 from distill_runtime.signals.spans import row_bytes
@@ -78,6 +78,15 @@ def trained_in_words(student: Student) -> str:
     return f"a {ADAPTERS[adapter.kind]} adapter of rank {adapter.rank}, alpha {adapter.alpha}{stabilised}{where}"
 
 
+def optimizer_in_words(optimizer: Optimizer) -> str:
+    """The optimizer: `adamw`, or `RMSprop (momentum 0.9)`."""
+    if optimizer.torch is None:
+        return optimizer.kind
+    given = optimizer.torch.arguments.model_dump(exclude_none=True)
+    arguments = ", ".join(f"{name} {value}" for name, value in given.items())
+    return f"{optimizer.torch.name} ({arguments})" if arguments else optimizer.torch.name
+
+
 def _weight(weight: float) -> str:
     return "" if weight == 1 else f"{weight:g} × "
 
@@ -109,7 +118,7 @@ def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
     length: dict[str, Value] = {} if training.steps is not None else {"epochs": training.epochs or 1.0}
     return {
         "trained": trained_in_words(student),
-        "optimizer": optimizer.kind,
+        "optimizer": optimizer_in_words(optimizer),
         "learningRate": optimizer.learning_rate,
         "schedule": f"{schedule.kind}{warmup}",
         "weightDecay": optimizer.weight_decay,

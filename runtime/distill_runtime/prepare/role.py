@@ -104,10 +104,12 @@ class _Preparation:
         from distill_runtime.prepare.facts import data_report
         from distill_runtime.signals.addresses import signal_digest
         from distill_runtime.signals.head_source import describe_head
+        from distill_runtime.student.optimizer import optimizer_states
         from distill_runtime.teacher.architectures import check_engine
 
         work, inputs = self._work, self._inputs
         check_engine(work.teacher.engine, inputs.teacher.folder)
+        optimizer_states(work.training.optimizer)
         tokenizer, vocabulary = self._tokenizers()
         head = describe_head(inputs.teacher.folder, vocabulary)
         train, evaluation, tasks = self._plans(tokenizer)

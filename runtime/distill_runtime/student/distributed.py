@@ -70,7 +70,10 @@ def deepspeed_settings(training: Training, precision: ResolvedPrecision, world: 
         "gradient_accumulation_steps": 1,
         "train_batch_size": training.micro_batch * world,
         "gradient_clipping": training.optimizer.max_gradient_norm,
-        "zero_optimization": {"stage": training.zero_stage},
+        "zero_optimization": {
+            "stage": training.zero_stage,
+            **training.deepspeed.zero_optimization.model_dump(exclude_none=True),
+        },
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": precision == "bfloat16"},

@@ -4,7 +4,7 @@ All that depends on how a ZeRO stage keeps its tensors is here.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import deepspeed
@@ -23,7 +23,7 @@ from distill_runtime.contract.sections import Optimizer
 from distill_runtime.errors import RetryError
 from distill_runtime.signals.head import OutputHead
 from distill_runtime.student.module import STUDENT_PREFIX, DistilledStudent, Sums
-from distill_runtime.student.optimizer import STATES, make_optimizer, parameter_groups
+from distill_runtime.student.optimizer import make_optimizer, optimizer_states, parameter_groups
 
 WEIGHT = "weight"
 """Name of the weight itself among the tensors of a parameter; the others are the optimizer's."""
@@ -46,8 +46,10 @@ class StudentEngine:
             self._engine.optimizer.loss_scaler.raise_error_at_min_scale = False
         self._stage: int = settings["zero_optimization"]["stage"]
         self._clip: float = settings["gradient_clipping"]
-        self.states = STATES[spec.kind]
+        kept = optimizer_states(spec)
+        self.states = kept.tensors
         """Names of the optimizer's tensors."""
+        self._scalars = kept.scalars
         self._named: dict[str, nn.Parameter] = {
             name.removeprefix(STUDENT_PREFIX): parameter
             for name, parameter in self._engine.module.named_parameters()
@@ -200,12 +202,17 @@ class StudentEngine:
             if torch.distributed.get_rank() == 0:
                 parameter.data.copy_(value)
 
-    def make_states(self, steps_made: int) -> None:
-        """Makes the optimizer's states (zeros), as its first step would; `set_tensor` fills them."""
+    def scalars(self) -> dict[str, float]:
+        """The optimizer's numbers that are the same for all weights; none before its first step."""
+        state = self._inner.state.get(self._flat_parameters()[0], {})
+        return {name: float(state[name]) for name in self._scalars if name in state}
+
+    def make_states(self, scalars: Mapping[str, float]) -> None:
+        """Makes the optimizer's states as its first step would: zeros, which `set_tensor` fills, and these numbers."""
         for flat in self._flat_parameters():
             state = self._inner.state[flat]
-            if self.states:
-                state["step"] = torch.tensor(float(steps_made), dtype=torch.float32)
+            for name in self._scalars:
+                state[name] = torch.tensor(scalars[name], dtype=torch.float32)
             for name in self.states:
                 state[name] = torch.zeros_like(flat)
         self._link()

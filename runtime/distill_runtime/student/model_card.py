@@ -6,7 +6,7 @@ from huggingface_hub import ModelCardData
 
 from distill_runtime.contract.report import Scores, Subject
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.evaluation.assembly import objective_in_words, trained_in_words
+from distill_runtime.evaluation.assembly import objective_in_words, optimizer_in_words, trained_in_words
 from distill_runtime.prepared import ModelPin, Prepared
 
 ADAPTER = (
@@ -111,7 +111,7 @@ def _training(config: RunConfig, prepared: Prepared, steps: int, exported: int, 
         ("trained", trained_in_words(config.work.student)),
         ("steps", f"{steps:,} of {prepared.total_steps:,}; these are the weights of step {exported:,}"),
         ("global batch", f"{training.global_batch:,} sequences"),
-        ("optimizer", f"{training.optimizer.kind}, learning rate {training.optimizer.learning_rate:g}"),
+        ("optimizer", f"{optimizer_in_words(training.optimizer)}, learning rate {training.optimizer.learning_rate:g}"),
         ("precision", prepared.training_precision),
     ]
     if held_out_loss is not None:

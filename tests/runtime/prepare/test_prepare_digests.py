@@ -40,6 +40,8 @@ def addresses(prepared: Prepared) -> list[Any]:
         ({"training": {"packing": False}}, True),
         ({"training": {"microBatch": 1}}, True),
         ({"training": {"zeroStage": 3}}, True),
+        ({"training": {"deepspeed": {"zero_optimization": {"offload_optimizer": {}}}}}, True),
+        ({"training": {"optimizer": {"kind": "torch", "torch": {"name": "RMSprop"}}}}, False),
         ({"training": {"gradientCheckpointing": True, "attention": "eager"}}, True),
         ({"training": {"checkpointEverySteps": 1, "evaluateEverySteps": 5}}, True),
         ({"training": {"epochs": 1}}, True),
@@ -162,6 +164,12 @@ def test_a_task_with_other_settings_has_another_digest(job: Job) -> None:
     assert after.tasks[0].digest == before.tasks[0].digest  # A name changes no score.
     assert after.tasks[1].digest != before.tasks[1].digest
     assert after.training_digest == before.training_digest
+
+
+def test_arguments_that_torch_refuses_are_told_before_a_gpu_is_asked_for(job: Job) -> None:
+    optimizer = {"kind": "torch", "torch": {"name": "SGD", "arguments": {"nesterov": True}}}
+    with pytest.raises(UserError, match=r"optimizer\.torch: torch refuses the arguments of SGD: Nesterov momentum"):
+        job.changed({"training": {"optimizer": optimizer}}).prepare_here()
 
 
 @pytest.mark.parametrize(

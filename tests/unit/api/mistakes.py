@@ -107,6 +107,22 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
     ("metadata.name", "a" * 41, f'metadata.name: must have at most 40 characters, got 41: "{"a" * 41}"'),
     ("metadata.labels", {"team": 7}, "metadata.labels.team: must be text, got 7; put it in quotes"),
     ("spec.output.select", "best", "spec: output.select is best, which needs data.evaluation"),
+    (
+        "spec.training",
+        {"deepspeed": {"train_batch_size": 8}},
+        "spec.training.deepspeed.train_batch_size: is not a known field",
+    ),
+    (
+        "spec.training",
+        {"deepspeed": {"zero_optimization": {"stage": 3}}},
+        "spec.training.deepspeed.zero_optimization.stage: is not a known field",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch", "torch": {"name": "Adafactor"}}},
+        "spec.training.optimizer.torch.name: must be 'Adadelta', 'Adam', 'AdamW', 'Adamax', 'NAdam', 'RAdam', "
+        "'RMSprop' or 'SGD', got \"Adafactor\"",
+    ),
     ("spec.trainng", {}, "spec.trainng: is not a known field; did you mean training?"),
     ("spec.training.globalBtach", 3, "spec.training.globalBtach: is not a known field; did you mean globalBatch?"),
     ("spec.training.global_batch", 3, "spec.training.global_batch: is not a known field; did you mean globalBatch?"),
@@ -291,6 +307,31 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
         "spec.objective",
         {"distillationWeight": 0},
         "spec.objective: distillationWeight and crossEntropyWeight are both 0: nothing would be learned",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch", "torch": {"name": "Adam", "arguments": {"momentum": 0.9}}}},
+        "spec.training.optimizer.torch: momentum is an argument of RMSprop and SGD only",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"torch": {"name": "Adam"}}},
+        "spec.training.optimizer: torch is given exactly when kind is torch",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch"}},
+        "spec.training.optimizer: torch is given exactly when kind is torch",
+    ),
+    (
+        "spec.training",
+        {"deepspeed": {"zero_optimization": {"offload_param": {}}}},
+        "spec.training: offload_param needs zeroStage 3",
+    ),
+    (
+        "spec.training",
+        {"zeroStage": 0, "deepspeed": {"zero_optimization": {"offload_optimizer": {}}}},
+        "spec.training: offload_optimizer needs zeroStage 1 or more",
     ),
     ("spec.training", {"steps": 3, "epochs": 1}, "spec.training: give at most one of steps and epochs"),
     (
