@@ -86,7 +86,7 @@ _OWN_RESOURCES = " || ".join(f"'{name}' in self.extraResources" for name in pods
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "TeacherLayers": (
-        Rule("has(self.layers) != has(self.every)", "give exactly one of layers and every"),
+        Rule(f"{_count('layers', 'every', 'byInfluence')} == 1", "give exactly one of layers, every and byInfluence"),
         Rule("!has(self.layers) || self.layers.isSorted()", "layers must rise and name each layer once"),
     ),
     "Initialise": (

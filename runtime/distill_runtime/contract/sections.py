@@ -47,6 +47,15 @@ class Teacher(Section):
     """Run Python code that the model's repository brings along. Leave it off unless you have read that code."""
 
 
+class InfluentialLayers(Section):
+    """The layers that change the teacher's states most (block influence, arXiv 2403.03853)."""
+
+    keep: int = Field(ge=1, le=1024)
+    """Number of layers to keep."""
+    sequences: int = Field(default=32, ge=1, le=4096)
+    """Training sequences over which the influence is measured; prepare runs the teacher over them on the processor."""
+
+
 class TeacherLayers(Section):
     """Which of the teacher's layers the student starts from."""
 
@@ -54,11 +63,13 @@ class TeacherLayers(Section):
     """Numbers of the layers to keep, counted from 0, in rising order."""
     every: int | None = Field(default=None, ge=2, le=64)
     """Keep every Nth layer: 0, N, 2N, …"""
+    by_influence: InfluentialLayers | None = None
+    """Keep the layers that change the teacher's states most."""
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
-        if (self.layers is None) == (self.every is None):
-            raise ValueError("give exactly one of layers and every")
+        if [self.layers, self.every, self.by_influence].count(None) != 2:
+            raise ValueError("give exactly one of layers, every and byInfluence")
         if self.layers is not None and sorted(set(self.layers)) != self.layers:
             raise ValueError("layers must rise and name each layer once")
         return self

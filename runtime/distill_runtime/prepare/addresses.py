@@ -73,15 +73,24 @@ def task_plan_digest(
     )
 
 
-def initial_student_digest(work: Work, inputs: Inputs) -> str:
-    """Digest of all that makes the initial student: the teacher's files, and how it is made of them."""
+def initial_student_digest(work: Work, inputs: Inputs, train: PlanReference) -> str:
+    """Digest of all that makes the initial student: the teacher's files, how it is made of them, and the training data
+    where its layers are chosen by that."""
     initialise = work.student.initialise
     assert initialise is not None
     made = initialise.model_dump()
     if initialise.from_config is not None:
         assert inputs.student_config is not None
         made["from_config"]["config"] = inputs.student_config.pin.digest
-    return digest_of({"version": INITIAL_STUDENT_VERSION, "teacher": inputs.teacher.pin.digest, "made": made})
+    chosen_by_data = initialise.from_teacher is not None and initialise.from_teacher.by_influence is not None
+    return digest_of(
+        {
+            "version": INITIAL_STUDENT_VERSION,
+            "teacher": inputs.teacher.pin.digest,
+            "made": made,
+            "data": train.data_digest if chosen_by_data else None,
+        }
+    )
 
 
 def fingerprint(work: Work, inputs: Inputs) -> str:

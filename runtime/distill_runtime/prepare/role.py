@@ -13,7 +13,7 @@ from distill_runtime.errors import UserError
 from distill_runtime.prepare.addresses import fingerprint, tokenizer_digest, training_digest
 from distill_runtime.prepare.facts import facts_of
 from distill_runtime.prepare.inputs import Inputs, resolve_inputs
-from distill_runtime.prepared import ModelPin, Prepared, ResolvedPrecision
+from distill_runtime.prepared import ModelPin, PlanReference, Prepared, ResolvedPrecision
 from distill_runtime.process import Facts
 from distill_runtime.progress import ProgressReporter, cache_folder
 from distill_runtime.store.base import ObjectMissing, ObjectStore
@@ -114,7 +114,7 @@ class _Preparation:
         head = describe_head(inputs.teacher.folder, vocabulary)
         train, evaluation, tasks = self._plans(tokenizer)
         self._progress.update(stage="initialise", message=None)
-        student = self._student(vocabulary)
+        student = self._student(vocabulary, train.reference)
         teacher_dtype, precision = self._precisions()
         training = work.training
         prepared = Prepared(
@@ -206,7 +206,7 @@ class _Preparation:
         for who, uri, model in models:
             check_context(model.folder, who=who, uri=uri, longest=longest, where=where)
 
-    def _student(self, vocabulary: int) -> ModelPin:
+    def _student(self, vocabulary: int, train: PlanReference) -> ModelPin:
         from distill_runtime.prepare.student import check_parts, initial_student
         from distill_runtime.signals.head_source import describe_head
 
@@ -214,7 +214,9 @@ class _Preparation:
             describe_head(self._inputs.student.folder, vocabulary)
             pin = self._inputs.student.pin
         else:
-            pin = initial_student(self._store, self._work, self._inputs, cache=self._cache, vocabulary=vocabulary)
+            pin = initial_student(
+                self._store, self._work, self._inputs, train, cache=self._cache, vocabulary=vocabulary
+            )
         check_parts(pin, self._store, self._work, cache=self._cache, vocabulary=vocabulary)
         return pin
 

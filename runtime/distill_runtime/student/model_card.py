@@ -6,6 +6,7 @@ from huggingface_hub import ModelCardData
 
 from distill_runtime.contract.report import Scores, Subject
 from distill_runtime.contract.run import RunConfig
+from distill_runtime.contract.sections import TeacherLayers
 from distill_runtime.evaluation.assembly import objective_in_words, optimizer_in_words, trained_in_words
 from distill_runtime.prepared import ModelPin, Prepared
 
@@ -81,11 +82,7 @@ def _origin(config: RunConfig, prepared: Prepared) -> str:
     if initialise is None:
         student = _named(prepared.student)
     elif initialise.from_teacher is not None:
-        wanted = initialise.from_teacher
-        which = (
-            f"the first of every {wanted.every} layers" if wanted.layers is None else f"layers {_listed(wanted.layers)}"
-        )
-        student = f"{which} of the teacher"
+        student = f"{_kept(initialise.from_teacher)} of the teacher"
     else:
         assert initialise.from_config is not None
         student = f"random weights (seed {initialise.from_config.seed}) for `{initialise.from_config.config}`"
@@ -98,6 +95,15 @@ def _origin(config: RunConfig, prepared: Prepared) -> str:
         f"| student before training | {student} |",
         f"| training data | {train.sequences:,} sequences, {train.targets:,} targets, digest `{train.data_digest}` |",
     ])  # fmt: skip
+
+
+def _kept(wanted: TeacherLayers) -> str:
+    if wanted.layers is not None:
+        return f"layers {_listed(wanted.layers)}"
+    if wanted.by_influence is not None:
+        measured = f"measured over {wanted.by_influence.sequences} sequences"
+        return f"the {wanted.by_influence.keep} layers of most influence ({measured})"
+    return f"the first of every {wanted.every} layers"
 
 
 def _listed(layers: list[int]) -> str:

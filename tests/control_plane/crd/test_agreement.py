@@ -130,6 +130,8 @@ SPEC = some(
         {"initialise": {"fromTeacher": {"layers": [0, 3, 5]}}},
         {"initialise": {"fromTeacher": {"layers": [0, 5, 3]}}},
         {"initialise": {"fromTeacher": {"layers": [0], "every": 2}}},
+        {"initialise": {"fromTeacher": {"byInfluence": {"keep": 4}}}},
+        {"initialise": {"fromTeacher": {"byInfluence": {"keep": 4}, "layers": [0]}}},
         {"initialise": {"fromConfig": {"config": "file://a"}}},
         {"model": "hf://a/b", "adapter": {"kind": "lora", "rank": 8}},
         {"model": "hf://a/b", "adapter": {"dropout": 0.1}},

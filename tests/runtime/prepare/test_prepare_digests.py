@@ -210,6 +210,26 @@ def test_a_student_of_the_teachers_layers_is_made_once(job: Job) -> None:
     assert other.student.uri != before.student.uri
 
 
+def test_a_student_of_the_layers_of_most_influence_depends_on_the_training_data(job: Job) -> None:
+    initialise = {"fromTeacher": {"byInfluence": {"keep": 2, "sequences": 5}}}
+    job = job.changed({"student": {"model": None, "initialise": initialise}})
+    before, _ = job.prepare_here()
+    again, _ = job.changed({"training": {"seed": 3}}).prepare_here()
+    assert again.student == before.student
+    store = open_store(job.config.work.storage)
+    made = json.loads(store.get(f"{before.student.uri.removeprefix('store://')}/config.json"))
+    assert made["num_hidden_layers"] == 2
+    more, _ = job.changed(
+        {"student": {"initialise": {"fromTeacher": {"byInfluence": {"sequences": 6}}}}}
+    ).prepare_here()
+    assert more.student.uri != before.student.uri
+    write_json_lines(job.folder / "train.jsonl", ROWS[:-1])
+    other, _ = job.prepare_here()
+    assert other.student.uri != before.student.uri
+    with pytest.raises(UserError, match=r"byInfluence\.keep: 9 layers are to be kept of a teacher that has 4"):
+        job.changed({"student": {"initialise": {"fromTeacher": {"byInfluence": {"keep": 9}}}}}).prepare_here()
+
+
 def test_the_pin_of_a_student_that_was_made_holds_for_whoever_loads_it(job: Job) -> None:
     from distill_runtime.models import resolve_pin
 

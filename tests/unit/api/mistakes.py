@@ -268,6 +268,11 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     ("metadata.name", "a" * 41, "metadata.name: must have at most 40 characters"),
     ("spec.student.model", REMOVE, "spec.student: give exactly one of model and initialise"),
     (
+        "spec.student",
+        {"initialise": {"fromTeacher": {"every": 2, "byInfluence": {"keep": 4}}}},
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
+    ),
+    (
         "spec.student.initialise",
         {"fromTeacher": {"every": 3}},
         "spec.student: give exactly one of model and initialise",
@@ -285,7 +290,7 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     (
         "spec.student",
         {"initialise": {"fromTeacher": {}}},
-        "spec.student.initialise.fromTeacher: give exactly one of layers and every",
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
     ),
     (
         "spec.student",
