@@ -5,7 +5,7 @@ from pydantic.alias_generators import to_snake
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
 from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective
+from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective, Optimizer, Student
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
 from distill_runtime.signals.addresses import plan_references, signal_bytes
@@ -22,6 +22,7 @@ DIVERGENCES: dict[DivergenceKind, str] = {
     "totalVariation": "total variation",
     "teacherTop1": "cross entropy on the teacher's top-1",
 }
+ADAPTERS = {"lora": "LoRA", "dora": "DoRA"}
 
 
 def assemble(
@@ -82,6 +83,26 @@ def _in_words(term: Divergence) -> str:
     return DIVERGENCES[term.kind].format(beta=term.beta, alpha=term.alpha, head_mass=term.head_mass)
 
 
+def trained_in_words(student: Student) -> str:
+    """Which of the student's weights are trained: `all weights`, `all but embeddings`, `a LoRA adapter of rank 16,
+    alpha 32`."""
+    adapter = student.adapter
+    if adapter is None:
+        return f"all but {', '.join(student.freeze)}" if student.freeze else "all weights"
+    stabilised = ", rank-stabilised" if adapter.rank_stabilised else ""
+    where = f" in {', '.join(adapter.target_modules)}" if adapter.target_modules else ""
+    return f"a {ADAPTERS[adapter.kind]} adapter of rank {adapter.rank}, alpha {adapter.alpha}{stabilised}{where}"
+
+
+def optimizer_in_words(optimizer: Optimizer) -> str:
+    """The optimizer: `adamw`, or `RMSprop (momentum 0.9)`."""
+    if optimizer.torch is None:
+        return optimizer.kind
+    given = optimizer.torch.arguments.model_dump(exclude_none=True)
+    arguments = ", ".join(f"{name} {value}" for name, value in given.items())
+    return f"{optimizer.torch.name} ({arguments})" if arguments else optimizer.torch.name
+
+
 def _weight(weight: float) -> str:
     return "" if weight == 1 else f"{weight:g} × "
 
@@ -123,7 +144,8 @@ def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
     clipping = f"{optimizer.max_gradient_norm:g}" if optimizer.max_gradient_norm else "none"
     length: dict[str, Value] = {} if training.steps is not None else {"epochs": training.epochs or 1.0}
     return {
-        "optimizer": optimizer.kind,
+        "trained": trained_in_words(student),
+        "optimizer": optimizer_in_words(optimizer),
         "learningRate": optimizer.learning_rate,
         "schedule": f"{schedule.kind}{warmup}",
         "weightDecay": optimizer.weight_decay,

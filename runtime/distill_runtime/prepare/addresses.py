@@ -75,15 +75,24 @@ def task_plan_digest(
     )
 
 
-def initial_student_digest(work: Work, inputs: Inputs) -> str:
-    """Digest of all that makes the initial student: the teacher's files, and how it is made of them."""
+def initial_student_digest(work: Work, inputs: Inputs, train: PlanReference) -> str:
+    """Digest of all that makes the initial student: the teacher's files, how it is made of them, and the training data
+    where its layers are chosen by that."""
     initialise = work.student.initialise
     assert initialise is not None
     made = initialise.model_dump()
     if initialise.from_config is not None:
         assert inputs.student_config is not None
         made["from_config"]["config"] = inputs.student_config.pin.digest
-    return digest_of({"version": INITIAL_STUDENT_VERSION, "teacher": inputs.teacher.pin.digest, "made": made})
+    chosen_by_data = initialise.from_teacher is not None and initialise.from_teacher.by_influence is not None
+    return digest_of(
+        {
+            "version": INITIAL_STUDENT_VERSION,
+            "teacher": inputs.teacher.pin.digest,
+            "made": made,
+            "data": train.data_digest if chosen_by_data else None,
+        }
+    )
 
 
 def fingerprint(work: Work, inputs: Inputs) -> str:
@@ -146,6 +155,7 @@ def _training(work: Work) -> dict[str, Any]:
     training = work.training
     watched = work.output.select == "best" or training.stop_after_worse_evaluations > 0
     return {
+        "trained": work.student.model_dump(include={"adapter", "freeze"}),
         "objective": work.objective.model_dump(exclude={"chunk_tokens"}),
         "length": [training.steps, (training.epochs or 1.0) if training.steps is None else None],
         "settings": training.model_dump(

@@ -13,7 +13,7 @@ from distill_runtime.errors import UserError
 from distill_runtime.prepare.addresses import fingerprint, tokenizer_digest, training_digest
 from distill_runtime.prepare.facts import facts_of
 from distill_runtime.prepare.inputs import Inputs, resolve_inputs
-from distill_runtime.prepared import ModelPin, Prepared, ResolvedPrecision
+from distill_runtime.prepared import ModelPin, PlanReference, Prepared, ResolvedPrecision
 from distill_runtime.process import Facts
 from distill_runtime.progress import ProgressReporter, cache_folder
 from distill_runtime.store.base import ObjectMissing, ObjectStore
@@ -106,17 +106,19 @@ class _Preparation:
         from distill_runtime.signals.addresses import stored_signal
         from distill_runtime.signals.head_source import describe_head
         from distill_runtime.signals.row_format import held_out_row, training_row
+        from distill_runtime.student.optimizer import optimizer_states
         from distill_runtime.teacher.architectures import check_engine
 
         work, inputs = self._work, self._inputs
         check_engine(work.teacher.engine, inputs.teacher.folder)
+        optimizer_states(work.training.optimizer)
         tokenizer, vocabulary = self._tokenizers()
         head = describe_head(inputs.teacher.folder, vocabulary)
         row = training_row(work, hidden_size=head.hidden_size, vocabulary=vocabulary)
         check_row(row)
         train, evaluation, tasks = self._plans(tokenizer)
         self._progress.update(stage="initialise", message=None)
-        student = self._student(vocabulary)
+        student = self._student(vocabulary, train.reference)
         teacher_dtype, precision = self._precisions()
         digest = inputs.teacher.pin.digest
         train_signal = stored_signal(digest, teacher_dtype, row)
@@ -212,14 +214,19 @@ class _Preparation:
         for who, uri, model in models:
             check_context(model.folder, who=who, uri=uri, longest=longest, where=where)
 
-    def _student(self, vocabulary: int) -> ModelPin:
-        from distill_runtime.prepare.student import initial_student
+    def _student(self, vocabulary: int, train: PlanReference) -> ModelPin:
+        from distill_runtime.prepare.student import check_parts, initial_student
         from distill_runtime.signals.head_source import describe_head
 
         if self._inputs.student is not None:
             describe_head(self._inputs.student.folder, vocabulary)
-            return self._inputs.student.pin
-        return initial_student(self._store, self._work, self._inputs, cache=self._cache, vocabulary=vocabulary)
+            pin = self._inputs.student.pin
+        else:
+            pin = initial_student(
+                self._store, self._work, self._inputs, train, cache=self._cache, vocabulary=vocabulary
+            )
+        check_parts(pin, self._store, self._work, cache=self._cache, vocabulary=vocabulary)
+        return pin
 
     def _precisions(self) -> tuple[ResolvedPrecision, ResolvedPrecision]:
         """The teacher's and the student's."""

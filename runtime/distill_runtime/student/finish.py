@@ -25,6 +25,7 @@ from distill_runtime.student.export import check_export, export_model
 from distill_runtime.student.fence import CheckpointEntry, Fence
 from distill_runtime.student.model_card import model_card
 from distill_runtime.student.trainer import wait_fraction
+from distill_runtime.student.whole_model import whole_weights
 
 EXPORTED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Precisions of an initial student that the export keeps; every other becomes float32."""
@@ -87,8 +88,8 @@ def finish(
 ) -> Finished:
     """Exports the chosen weights from their checkpoint, tensor by tensor, and says that the training is finished.
 
-    The exported model is exactly what a checkpoint holds, so it needs no other rank. Its precision is the initial
-    student's: 16 bits stay 16 bits, everything else is float32.
+    The exported model is what a checkpoint and the initial student hold, so it needs no other rank. Its precision is
+    the initial student's: 16 bits stay 16 bits, everything else is float32.
 
     Raises
     ------
@@ -101,7 +102,8 @@ def finish(
     key = f"{layout.training_key(prepared.training_digest)}/model"
     folder = scratch / "model"
     shutil.rmtree(folder, ignore_errors=True)
-    weights = ((name, tensor) for name, kind, tensor in read_tensors(store, manifest) if kind == WEIGHT)
+    trained = ((name, tensor) for name, kind, tensor in read_tensors(store, manifest) if kind == WEIGHT)
+    weights = whole_weights(trained, config, prepared, store, student_folder=student_folder, target=folder)
     trusted = config.work.student.trust_remote_code
     digests = export_model(
         folder,

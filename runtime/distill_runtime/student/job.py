@@ -42,6 +42,7 @@ from distill_runtime.student.model import DTYPES, assert_head_fits, build_model,
 from distill_runtime.student.module import DistilledStudent
 from distill_runtime.student.reader import Reader, TeacherSide
 from distill_runtime.student.self_checks import assert_resumed, check_packing, probe_loss
+from distill_runtime.student.trained import choose_trained
 from distill_runtime.student.trainer import Trainer
 from distill_runtime.transport.interface import SignalSource
 from distill_runtime.transport.objectstore_source import ObjectStoreSource
@@ -250,6 +251,7 @@ def _make_engine(site: Site) -> StudentEngine:
         trust_remote_code=trusted,
     )
     assert_head_fits(model, head)
+    choose_trained(model, config.work.student, zero3=settings if training.zero_stage == 3 else None)
     module = DistilledStudent(model, head=head, objective=config.work.objective)
     return StudentEngine(module, training.optimizer, settings)
 

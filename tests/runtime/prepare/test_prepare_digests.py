@@ -35,9 +35,13 @@ def addresses(prepared: Prepared) -> list[Any]:
         ({"training": {"optimizer": {"learningRate": 0.5}}}, False),
         ({"objective": {"crossEntropyWeight": 0.5}}, False),
         ({"output": {"select": "best"}}, False),
+        ({"student": {"adapter": {"rank": 4}}}, False),
+        ({"student": {"freeze": ["embeddings"]}}, False),
         ({"training": {"packing": False}}, True),
         ({"training": {"microBatch": 1}}, True),
         ({"training": {"zeroStage": 3}}, True),
+        ({"training": {"deepspeed": {"zero_optimization": {"offload_optimizer": {}}}}}, True),
+        ({"training": {"optimizer": {"kind": "torch", "torch": {"name": "RMSprop"}}}}, False),
         ({"training": {"gradientCheckpointing": True, "attention": "eager"}}, True),
         ({"training": {"checkpointEverySteps": 1, "evaluateEverySteps": 5}}, True),
         ({"training": {"epochs": 1}}, True),
@@ -162,6 +166,37 @@ def test_a_task_with_other_settings_has_another_digest(job: Job) -> None:
     assert after.training_digest == before.training_digest
 
 
+def test_arguments_that_torch_refuses_are_told_before_a_gpu_is_asked_for(job: Job) -> None:
+    optimizer = {"kind": "torch", "torch": {"name": "SGD", "arguments": {"nesterov": True}}}
+    with pytest.raises(UserError, match=r"optimizer\.torch: torch refuses the arguments of SGD: Nesterov momentum"):
+        job.changed({"training": {"optimizer": optimizer}}).prepare_here()
+
+
+@pytest.mark.parametrize(
+    ("student", "sentence"),
+    [
+        (
+            {"adapter": {"targetModules": ["q_proj", "query"]}},
+            r"student\.adapter\.targetModules: the student has no linear layer query; it has down_proj, .* v_proj\.",
+        ),
+        ({"adapter": {"targetModules": ["mlp"]}}, "the student has no linear layer mlp"),
+        ({"adapter": {"targetModules": ["lm_head"]}}, "lm_head is the output head or the input embedding"),
+        (
+            {"freeze": ["outputHead", "model.layer.*"]},
+            r"student\.freeze: no weight of the student matches model\.layer\.\*",
+        ),
+        ({"freeze": ["*"]}, "nothing is left to train"),
+        ({"adapter": {"targetModules": ["embed_tokens"]}}, "embed_tokens is the output head or the input embedding"),
+    ],
+)
+def test_parts_that_the_student_does_not_have_are_refused(job: Job, student: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        job.changed({"student": student}).prepare_here()
+    made = {"model": None, "initialise": {"fromTeacher": {"every": 2}}}
+    with pytest.raises(UserError, match=sentence):
+        job.changed({"student": {**student, **made}}).prepare_here()
+
+
 def test_a_student_of_the_teachers_layers_is_made_once(job: Job) -> None:
     job = job.changed({"student": {"model": None, "initialise": {"fromTeacher": {"every": 2}}}})
     before, _ = job.prepare_here()
@@ -173,6 +208,26 @@ def test_a_student_of_the_teachers_layers_is_made_once(job: Job) -> None:
     assert {key for key in job.objects if key.startswith("models/")} == made
     other, _ = job.changed({"student": {"initialise": {"fromTeacher": {"every": 3}}}}).prepare_here()
     assert other.student.uri != before.student.uri
+
+
+def test_a_student_of_the_layers_of_most_influence_depends_on_the_training_data(job: Job) -> None:
+    initialise = {"fromTeacher": {"byInfluence": {"keep": 2, "sequences": 5}}}
+    job = job.changed({"student": {"model": None, "initialise": initialise}})
+    before, _ = job.prepare_here()
+    again, _ = job.changed({"training": {"seed": 3}}).prepare_here()
+    assert again.student == before.student
+    store = open_store(job.config.work.storage)
+    made = json.loads(store.get(f"{before.student.uri.removeprefix('store://')}/config.json"))
+    assert made["num_hidden_layers"] == 2
+    more, _ = job.changed(
+        {"student": {"initialise": {"fromTeacher": {"byInfluence": {"sequences": 6}}}}}
+    ).prepare_here()
+    assert more.student.uri != before.student.uri
+    write_json_lines(job.folder / "train.jsonl", ROWS[:-1])
+    other, _ = job.prepare_here()
+    assert other.student.uri != before.student.uri
+    with pytest.raises(UserError, match=r"byInfluence\.keep: 9 layers are to be kept of a teacher that has 4"):
+        job.changed({"student": {"initialise": {"fromTeacher": {"byInfluence": {"keep": 9}}}}}).prepare_here()
 
 
 def test_the_pin_of_a_student_that_was_made_holds_for_whoever_loads_it(job: Job) -> None:

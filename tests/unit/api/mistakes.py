@@ -110,6 +110,22 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
     ("metadata.name", "a" * 41, f'metadata.name: must have at most 40 characters, got 41: "{"a" * 41}"'),
     ("metadata.labels", {"team": 7}, "metadata.labels.team: must be text, got 7; put it in quotes"),
     ("spec.output.select", "best", "spec: output.select is best, which needs data.evaluation"),
+    (
+        "spec.training",
+        {"deepspeed": {"train_batch_size": 8}},
+        "spec.training.deepspeed.train_batch_size: is not a known field",
+    ),
+    (
+        "spec.training",
+        {"deepspeed": {"zero_optimization": {"stage": 3}}},
+        "spec.training.deepspeed.zero_optimization.stage: is not a known field",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch", "torch": {"name": "Adafactor"}}},
+        "spec.training.optimizer.torch.name: must be 'Adadelta', 'Adam', 'AdamW', 'Adamax', 'NAdam', 'RAdam', "
+        "'RMSprop' or 'SGD', got \"Adafactor\"",
+    ),
     ("spec.trainng", {}, "spec.trainng: is not a known field; did you mean training?"),
     ("spec.training.globalBtach", 3, "spec.training.globalBtach: is not a known field; did you mean globalBatch?"),
     ("spec.training.global_batch", 3, "spec.training.global_batch: is not a known field; did you mean globalBatch?"),
@@ -255,6 +271,11 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     ("metadata.name", "a" * 41, "metadata.name: must have at most 40 characters"),
     ("spec.student.model", REMOVE, "spec.student: give exactly one of model and initialise"),
     (
+        "spec.student",
+        {"initialise": {"fromTeacher": {"every": 2, "byInfluence": {"keep": 4}}}},
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
+    ),
+    (
         "spec.student.initialise",
         {"fromTeacher": {"every": 3}},
         "spec.student: give exactly one of model and initialise",
@@ -272,12 +293,23 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     (
         "spec.student",
         {"initialise": {"fromTeacher": {}}},
-        "spec.student.initialise.fromTeacher: give exactly one of layers and every",
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
     ),
     (
         "spec.student",
         {"initialise": {"fromTeacher": {"layers": [0, 2, 1]}}},
         "spec.student.initialise.fromTeacher: layers must rise and name each layer once",
+    ),
+    (
+        "spec.student",
+        {"model": "hf://a/b", "adapter": {"rank": 4}, "freeze": ["embeddings"]},
+        "spec.student: with adapter all of the model's own weights are frozen: leave freeze out",
+    ),
+    (
+        "spec.student.adapter",
+        {"dropout": 0.05},
+        "spec.student.adapter: dropout must be 0: with dropout the result would depend on how the work is divided "
+        "among workers and micro-batches",
     ),
     (
         "spec.objective",
@@ -291,6 +323,31 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
             "spec.signal: dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
         )
         for kind, dtype in (("hidden", "float16"), ("topk", "bfloat16"), ("sampled", "bfloat16"))
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch", "torch": {"name": "Adam", "arguments": {"momentum": 0.9}}}},
+        "spec.training.optimizer.torch: momentum is an argument of RMSprop and SGD only",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"torch": {"name": "Adam"}}},
+        "spec.training.optimizer: torch is given exactly when kind is torch",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch"}},
+        "spec.training.optimizer: torch is given exactly when kind is torch",
+    ),
+    (
+        "spec.training",
+        {"deepspeed": {"zero_optimization": {"offload_param": {}}}},
+        "spec.training: offload_param needs zeroStage 3",
+    ),
+    (
+        "spec.training",
+        {"zeroStage": 0, "deepspeed": {"zero_optimization": {"offload_optimizer": {}}}},
+        "spec.training: offload_optimizer needs zeroStage 1 or more",
     ),
     ("spec.training", {"steps": 3, "epochs": 1}, "spec.training: give at most one of steps and epochs"),
     (
