@@ -20,6 +20,8 @@ class TaskScores(Section):
     """Classification: part of the examples with the right label."""
     macro_f1: float | None = None
     """Classification: unweighted mean of the labels' F1."""
+    expected_calibration_error: float | None = None
+    """Classification: of the chosen labels, by their probability among all labels; 15 bins of equal width."""
     exact_match: float | None = None
     """Question answering: part of the answers that equal a right one after SQuAD's normalisation."""
     token_f1: float | None = None
@@ -39,6 +41,8 @@ class Scores(Section):
     """Part of the held-out targets where this model's most likely token is the teacher's."""
     perplexity: float | None = None
     """exp of the mean cross entropy on the held-out targets."""
+    expected_calibration_error: float | None = None
+    """Of the most likely token at each held-out target, by its probability; 15 bins of equal width."""
     parameters: int | None = None
     """Number of weights."""
     tasks: dict[str, TaskScores] = Field(default={})

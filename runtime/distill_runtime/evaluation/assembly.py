@@ -135,6 +135,7 @@ def _subject(scores: Scores, *, compared: bool = True) -> SubjectFacts:
         perplexity=_rounded(scores.perplexity),
         kl=_rounded(scores.kl_to_teacher) if compared else None,
         top1=_rounded(scores.top1_agreement) if compared else None,
+        ece=_rounded(scores.expected_calibration_error),
         tasks={name: _metrics(task) for name, task in scores.tasks.items()},
     )
 

@@ -1,7 +1,7 @@
 """Results in the store, each under the digest of what made it. First writer wins.
 
-What is stored is what takes a model to make: sums over held-out targets, predicted labels, generated answers. Metrics
-of tasks are computed from predictions whenever they are asked for, so that a better metric needs no model again.
+What is stored is what takes a model to make: sums over held-out targets, log-probabilities of labels, generated
+answers. Metrics are computed from them whenever they are asked for, so that a better metric needs no model again.
 
 Nothing heavy is imported here: `prepare` and the command line ask what is missing.
 """
@@ -18,8 +18,11 @@ from distill_runtime.errors import RetryError
 from distill_runtime.prepared import Prepared, Record, ResolvedPrecision, TaskReference
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 
-SCORING_VERSION = 1
-"""Raised when the same model and data would give other sums or labels."""
+LOADING_VERSION = 1
+"""Raised when the same model would be found to load, or to have another number of weights, otherwise."""
+SCORING_VERSION = 2
+"""Raised when the same model and data would give other sums or log-probabilities, or what is stored of them has another
+form. 2: sums of calibration; labels' log-probabilities in place of the labels that were chosen."""
 GENERATION_VERSION = 1
 """Raised when the same model and prompts would give other answers."""
 
@@ -37,6 +40,17 @@ class Counted(Record):
     parameters: int
 
 
+class CalibrationBins(Record):
+    """Predictions by their confidence, in bins of equal width; see `losses.metrics.calibration_sums`."""
+
+    predictions: list[int]
+    """Predictions in each bin. [bins]"""
+    confidence: list[float]
+    """Sum of their confidence. [bins]"""
+    correct: list[int]
+    """Those of them that are right. [bins]"""
+
+
 class HeldOut(Record):
     """A model on the held-out targets."""
 
@@ -47,10 +61,19 @@ class HeldOut(Record):
     """Part of the targets where both have the same most likely token."""
     cross_entropy: float
     """Mean of -log p(target), in nats."""
+    calibration: CalibrationBins
+    """Of the next token at each target: the most likely one is the prediction."""
+
+
+class LabelScores(Record):
+    """How likely a model finds each label of a classification task as the answer to each example."""
+
+    log_probabilities: list[list[float]]
+    """Of the label's tokens and the end of the turn together, in nats. [examples, labels]"""
 
 
 class Predictions(Record):
-    """What a model says to each example of a task: a label, or a generated answer."""
+    """The answers that a model generates to the examples of a task."""
 
     texts: list[str]
     """[examples]"""
@@ -75,12 +98,12 @@ def teacher_identity(prepared: Prepared) -> ModelIdentity:
 
 def loaded_key(model: ModelIdentity) -> str:
     """Where it is said that this model could be loaded."""
-    return _key("loaded", SCORING_VERSION, model=_alone(model))
+    return _key("loaded", LOADING_VERSION, model=_alone(model))
 
 
 def parameters_key(model: ModelIdentity) -> str:
     """Where the number of this model's weights is, where it was counted without loading the model."""
-    return _key("parameters", SCORING_VERSION, model=model.digest)
+    return _key("parameters", LOADING_VERSION, model=model.digest)
 
 
 def held_out_key(model: ModelIdentity, prepared: Prepared) -> str:
@@ -99,7 +122,7 @@ def held_out_key(model: ModelIdentity, prepared: Prepared) -> str:
 
 
 def labels_key(model: ModelIdentity, task: TaskReference) -> str:
-    """Where this model's predicted labels for a classification task are."""
+    """Where this model's log-probabilities of a classification task's labels are."""
     return _key("labels", SCORING_VERSION, model=model.model_dump(), task=task.digest)
 
 

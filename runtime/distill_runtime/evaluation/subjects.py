@@ -22,11 +22,14 @@ from distill_runtime.contract.sections import QuestionAnsweringTask
 from distill_runtime.data.examples import TaskExamples
 from distill_runtime.data.plan import Plan
 from distill_runtime.errors import RetryError
+from distill_runtime.evaluation.calibration import expected_calibration_error
 from distill_runtime.evaluation.generation import GenerationRequest, generate_answers
+from distill_runtime.evaluation.labels import choose_labels
 from distill_runtime.evaluation.metrics import answer_scores, classification_scores
 from distill_runtime.evaluation.results import (
     Counted,
     HeldOut,
+    LabelScores,
     Loaded,
     ModelIdentity,
     Predictions,
@@ -267,14 +270,14 @@ class Evaluator:
     ) -> TaskScores:
         key = labels_key(identity, task)
         examples = self.examples[task.name]
-        predictions = self._stored(key, Predictions)
-        if predictions is None:
+        scores = self._stored(key, LabelScores)
+        if scores is None:
             assert task.plan is not None, "prepare makes a plan for each classification task"
             plan = Plan(self._store, task.plan)
             told = self._progress(f"{task.name}: {subject.name}", len(plan), "sequences")
             made = score_labels(plan, examples, states(), name=subject.name, told=told)
-            predictions = self._store_made(key, made)
-        return classification_scores(predictions.texts, [answers[0] for answers in examples.answers])
+            scores = self._store_made(key, made)
+        return classification_scores(choose_labels(examples, scores), [answers[0] for answers in examples.answers])
 
     def _answered(self, task: TaskReference, predictions: Predictions) -> TaskScores:
         return answer_scores(predictions.texts, self.examples[task.name].answers)
@@ -303,6 +306,7 @@ class Evaluator:
             kl_to_teacher=held_out.kl_to_teacher if held_out else None,
             top1_agreement=held_out.top1_agreement if held_out else None,
             perplexity=perplexity(held_out.cross_entropy) if held_out else None,
+            expected_calibration_error=expected_calibration_error(held_out.calibration) if held_out else None,
             parameters=parameters,
             tasks={task.name: tasks[task.name] for task in self._prepared.tasks},
         )

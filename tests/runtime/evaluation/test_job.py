@@ -57,6 +57,8 @@ def test_the_report_has_the_scores_of_all_three_models(job: TinyJob, scored: dic
     for scores in (report.teacher, report.student_before, report.student_after):
         assert scores.perplexity is not None
         assert scores.perplexity > 1
+        assert 0 <= (scores.expected_calibration_error or -1) <= 1
+        assert 0 <= (scores.tasks["desks"].expected_calibration_error or -1) <= 1
         assert set(scores.tasks) == {"desks", "capitals"}
         assert scores.tasks["desks"].accuracy is not None
         assert scores.tasks["capitals"].token_f1 is not None
@@ -67,6 +69,7 @@ def test_the_report_has_the_scores_of_all_three_models(job: TinyJob, scored: dic
     for scores, folder in ((report.teacher, job.teacher), (report.student_after, job.trained)):
         assert scores.parameters == AutoModelForCausalLM.from_pretrained(folder).num_parameters()
     assert report.student_after.digest == stored_digest(job.store, "trainings/training-digest/model")
+    assert scored["studentAfterEce"] == pytest.approx(report.student_after.expected_calibration_error, rel=1e-4)
     assert scored["studentAfterKl"] == pytest.approx(report.student_after.kl_to_teacher, rel=1e-4)
 
 

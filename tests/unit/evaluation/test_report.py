@@ -137,6 +137,9 @@ def test_the_gap_closed_is_counted_from_the_student_before_to_the_teacher():
     kl = rows["KL to the teacher", "nats per held-out token, lower is better"]
     assert (kl.change, kl.verdict) == (f"{formatting.MINUS}2.39", "better")
     assert kl.closed == pytest.approx((3.31 - 0.92) / 3.31)
+    calibration = rows["Calibration error", "on held-out tokens, lower is better"]
+    assert (calibration.after, calibration.verdict) == ("11.8%", "better")
+    assert rows["desks", "calibration error, lower is better"].verdict == "better"
 
 
 def test_curves_without_points_have_no_chart_and_long_ones_stay_small():
