@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from distill_runtime.contract.sections import Section
+from distill_runtime.contract.sections import LabelNormalisation, Section
 
 Subject = Literal["teacher", "studentBefore", "studentAfter"]
 """Whose scores: the teacher's, the student's before training, the student's after it."""
@@ -18,6 +18,8 @@ class TaskScores(Section):
     """Examples that were scored."""
     accuracy: float | None = None
     """Classification: part of the examples with the right label."""
+    normalisation: LabelNormalisation = "none"
+    """Classification: what the labels' log-probabilities were divided by."""
     macro_f1: float | None = None
     """Classification: unweighted mean of the labels' F1."""
     expected_calibration_error: float | None = None

@@ -283,6 +283,9 @@ class Training(Section):
         return self
 
 
+LabelNormalisation = Literal["none", "tokens", "characters", "bytes"]
+
+
 class ClassificationTask(Section):
     """Classification by label scoring: the label whose text is the most likely answer to the prompt wins."""
 
@@ -302,6 +305,10 @@ class ClassificationTask(Section):
     """All labels. Unset: those that occur in the data."""
     prompt_template: str = Field(default="{prompt}", max_length=8192)
     """Text around the question; `{prompt}` stands for it."""
+    normalisation: LabelNormalisation = "none"
+    """What a label's log-probability is divided by before labels are compared: `none` (lm-evaluation-harness's `acc`);
+    its `tokens`, the end of the turn included; the `characters` (`acc_norm`) or UTF-8 `bytes` (`acc_bytes`) of its
+    text."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many rows."""
 

@@ -115,10 +115,15 @@ def score_rows(report: Report) -> list[Row]:
         ),
     ]
     for name in task_names(report):
-        kind = next(s.tasks[name].kind for s in _subjects(report) if name in s.tasks)
-        if kind == "classification":
+        known = next(s.tasks[name] for s in _subjects(report) if name in s.tasks)
+        if known.kind == "classification":
+            per = (
+                ""
+                if known.normalisation == "none"
+                else f", labels compared per {known.normalisation.removesuffix('s')}"
+            )
             metrics = [
-                ("accuracy", "accuracy", 1),
+                ("accuracy", f"accuracy{per}", 1),
                 ("macro_f1", "macro F1", 1),
                 ("expected_calibration_error", "calibration error, lower is better", -1),
             ]

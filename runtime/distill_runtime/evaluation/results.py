@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import QuestionAnsweringTask
+from distill_runtime.contract.sections import ClassificationTask, QuestionAnsweringTask
 from distill_runtime.digests import digest_of
 from distill_runtime.errors import RetryError
 from distill_runtime.prepared import Prepared, Record, ResolvedPrecision, TaskReference
@@ -143,18 +143,25 @@ def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAns
 
 def question_answering(config: RunConfig, prepared: Prepared) -> list[tuple[TaskReference, QuestionAnsweringTask]]:
     """The job's question answering tasks: what was prepared, and how it is to be run."""
-    settings = {task.name: task for task in config.work.evaluation.tasks}
-    found: list[tuple[TaskReference, QuestionAnsweringTask]] = []
-    for reference in prepared.tasks:
-        task = settings.get(reference.name)
-        if task is None:
-            raise RetryError(
-                f"the task {reference.name} was prepared but is not in the run configuration: run prepare again.",
-                reason="NotPrepared",
-            )
-        if isinstance(task, QuestionAnsweringTask):
-            found.append((reference, task))
-    return found
+    tasks = [(reference, _settings(config, reference)) for reference in prepared.tasks]
+    return [(reference, task) for reference, task in tasks if isinstance(task, QuestionAnsweringTask)]
+
+
+def classification(config: RunConfig, task: TaskReference) -> ClassificationTask:
+    """How a prepared classification task is to be scored."""
+    settings = _settings(config, task)
+    assert isinstance(settings, ClassificationTask), "prepare makes of each task what it is"
+    return settings
+
+
+def _settings(config: RunConfig, task: TaskReference) -> ClassificationTask | QuestionAnsweringTask:
+    for settings in config.work.evaluation.tasks:
+        if settings.name == task.name:
+            return settings
+    raise RetryError(
+        f"the task {task.name} was prepared but is not in the run configuration: run prepare again.",
+        reason="NotPrepared",
+    )
 
 
 def teacher_evaluations_missing(store: ObjectStore, config: RunConfig, prepared: Prepared) -> int:

@@ -24,7 +24,7 @@ from distill_runtime.data.plan import Plan
 from distill_runtime.errors import RetryError
 from distill_runtime.evaluation.calibration import expected_calibration_error
 from distill_runtime.evaluation.generation import GenerationRequest, generate_answers
-from distill_runtime.evaluation.labels import choose_labels
+from distill_runtime.evaluation.labels import choose_labels, label_lengths
 from distill_runtime.evaluation.metrics import answer_scores, classification_scores
 from distill_runtime.evaluation.results import (
     Counted,
@@ -34,6 +34,7 @@ from distill_runtime.evaluation.results import (
     ModelIdentity,
     Predictions,
     answers_key,
+    classification,
     held_out_key,
     labels_key,
     loaded_key,
@@ -271,13 +272,16 @@ class Evaluator:
         key = labels_key(identity, task)
         examples = self.examples[task.name]
         scores = self._stored(key, LabelScores)
+        assert task.plan is not None, "prepare makes a plan for each classification task"
+        plan = Plan(self._store, task.plan)
         if scores is None:
-            assert task.plan is not None, "prepare makes a plan for each classification task"
-            plan = Plan(self._store, task.plan)
             told = self._progress(f"{task.name}: {subject.name}", len(plan), "sequences")
             made = score_labels(plan, examples, states(), name=subject.name, told=told)
             scores = self._store_made(key, made)
-        return classification_scores(choose_labels(examples, scores), [answers[0] for answers in examples.answers])
+        normalisation = classification(self._config, task).normalisation
+        chosen = choose_labels(examples, scores, label_lengths(normalisation, examples, plan))
+        found = classification_scores(chosen, [answers[0] for answers in examples.answers])
+        return found.model_copy(update={"normalisation": normalisation})
 
     def _answered(self, task: TaskReference, predictions: Predictions) -> TaskScores:
         return answer_scores(predictions.texts, self.examples[task.name].answers)

@@ -8,7 +8,7 @@ from distill_runtime.contract.run import Work
 from distill_runtime.contract.sections import ClassificationTask, Data, QuestionAnsweringTask, Signal
 from distill_runtime.data.files import DataFile
 from distill_runtime.data.plan import PLAN_VERSION
-from distill_runtime.data.tasks import TASKS_VERSION
+from distill_runtime.data.tasks import CHOSEN_LATER, TASKS_VERSION
 from distill_runtime.digests import digest_of, digest_of_file
 from distill_runtime.prepare.inputs import Inputs
 from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision
@@ -67,7 +67,7 @@ def task_plan_digest(
             "files": [file.digest for file in files],
             "tokenizer": tokenizer,
             "shard_sequences": signal.shard_sequences,
-            "task": task.model_dump(exclude={"data", "engine"}),
+            "task": task.model_dump(exclude={"data", "engine", *CHOSEN_LATER}),
             **data.model_dump(include={"max_length", "chat_template", "prompt_format"}),
         }
     )
@@ -103,7 +103,7 @@ def fingerprint(work: Work, inputs: Inputs) -> str:
             "evaluation": _files(inputs.evaluation),
             "data": work.data.model_dump(exclude={"train", "evaluation"}),
             "tasks": [
-                {**task.model_dump(exclude={"data"}), "files": _files(inputs.tasks[task.name])}
+                {**task.model_dump(exclude={"data", *CHOSEN_LATER}), "files": _files(inputs.tasks[task.name])}
                 for task in work.evaluation.tasks
             ],
             "signal": work.signal.model_dump(include={"kind", "dtype", "shard_sequences"}),

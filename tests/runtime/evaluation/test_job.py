@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,10 +19,10 @@ from distill_runtime.contract.run import RunConfig
 from distill_runtime.errors import RetryError, UserError
 from distill_runtime.evaluation import subjects
 from distill_runtime.evaluation.job import EvaluationJob
-from distill_runtime.evaluation.results import teacher_evaluations_missing
+from distill_runtime.evaluation.results import LabelScores, teacher_evaluations_missing
 from distill_runtime.store.directory import DirectoryStore
 from distill_runtime.student.finish import Finished, finished_key
-from tests.runtime.evaluation.tiny_job import TinyJob
+from tests.runtime.evaluation.tiny_job import LABELS, TinyJob, target_log_probabilities
 
 
 def evaluation(job: TinyJob, config: RunConfig | None = None) -> EvaluationJob:
@@ -84,6 +85,46 @@ def test_stored_scores_are_reused_and_no_model_is_loaded(
     assert evaluation(job).students() == scored
     assert json.loads((state_folder / "report.json").read_text())["name"] == "tiny"
     assert (state_folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_labels_compared_otherwise_need_no_model_again(
+    job: TinyJob, scored: dict[str, Any], state_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    work = job.config.work.model_dump()
+    classified, answered = work["evaluation"]["tasks"]
+    scores: dict[str, LabelScores] = {}
+    real = subjects.choose_labels
+    monkeypatch.setattr(subjects, "load_model", None)
+    monkeypatch.setattr(subjects, "TeacherStates", None)
+    accuracies: dict[str, float | None] = {}
+    for normalisation in ("none", "tokens", "characters", "bytes"):
+        tasks = [{**classified, "normalisation": normalisation}, answered]
+        config = {**job.config.model_dump(), "work": {**work, "evaluation": {"tasks": tasks}}}
+        monkeypatch.setattr(
+            subjects, "choose_labels", lambda e, s, *rest: scores.setdefault(str(s), s) and real(e, s, *rest)
+        )
+        evaluation(job, RunConfig.model_validate(config)).students()
+        found = read_report(job.store).student_after.tasks["desks"]
+        assert found.normalisation == normalisation
+        accuracies[normalisation] = found.accuracy
+    # The same three models' log-probabilities were read each time, and the accuracies are those computed by hand.
+    assert len(scores) == 3
+    sums = [
+        float(values.sum())
+        for values in target_log_probabilities(job.log_probabilities(job.trained, job.labels), job.labels)
+    ]
+    tokens = [len(sequence.targets) for sequence in job.labels]
+    divisors = {
+        "none": [1] * 12,
+        "tokens": tokens,
+        "characters": [len(label) for label in LABELS] * 4,
+        "bytes": [len(label.encode()) for label in LABELS] * 4,
+    }
+    right = ["loans", "transfers abroad", "cards", "loans"]
+    for normalisation, by in divisors.items():
+        quotients = np.array(sums).reshape(4, 3) / np.array(by).reshape(4, 3)
+        chosen = [LABELS[place] for place in quotients.argmax(axis=1)]
+        assert accuracies[normalisation] == sum(a == b for a, b in zip(chosen, right, strict=True)) / 4
 
 
 def test_another_student_reuses_the_teachers_scores(

@@ -162,6 +162,15 @@ def test_a_task_with_other_settings_has_another_digest(job: Job) -> None:
     assert after.training_digest == before.training_digest
 
 
+def test_how_labels_are_compared_changes_nothing_that_is_prepared(job: Job) -> None:
+    before, _ = job.prepare_here()
+    (task, other) = job.work["evaluation"]["tasks"]
+    changed = {"evaluation": {"tasks": [{**task, "normalisation": "bytes"}, other]}}
+    after, facts = job.changed(changed).prepare_here()
+    assert after == before
+    assert facts["reusedPlan"] is True
+
+
 def test_a_student_of_the_teachers_layers_is_made_once(job: Job) -> None:
     job = job.changed({"student": {"model": None, "initialise": {"fromTeacher": {"every": 2}}}})
     before, _ = job.prepare_here()

@@ -142,6 +142,12 @@ def test_the_gap_closed_is_counted_from_the_student_before_to_the_teacher():
     assert rows["desks", "calibration error, lower is better"].verdict == "better"
 
 
+def test_how_labels_were_compared_is_told():
+    score = TaskScores(kind="classification", examples=1, accuracy=1.0, normalisation="bytes")
+    report = bare_report(student_after=empty_scores(tasks={"desks": score}))
+    assert "accuracy, labels compared per byte" in {row.note for row in score_rows(report)}
+
+
 def test_curves_without_points_have_no_chart_and_long_ones_stay_small():
     assert curve_charts([]) == []
     curves = [CurvePoint(step=step, loss=1 / step) for step in range(1, 20_001)]
