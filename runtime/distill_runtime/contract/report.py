@@ -77,6 +77,18 @@ class CurvePoint(Section):
     held_out_cross_entropy: float | None = None
 
 
+class Sample(Section):
+    """A prompt of the held-out data, and what each model says to it."""
+
+    prompt: str
+    """What the models read, special tokens included."""
+    reference: str
+    """How the data goes on."""
+    teacher: str
+    student_before: str
+    student_after: str
+
+
 class Report(Section):
     """What was done and what came of it."""
 
@@ -103,5 +115,7 @@ class Report(Section):
     """Settings that a reader would ask for: batch, learning rate, precision, workers."""
     curves: list[CurvePoint] = Field(default=[])
     """All points, by step."""
+    samples: list[Sample] = Field(default=[])
+    """Greedy answers to the first held-out rows."""
     model: str = ""
     """Where the distilled model is."""

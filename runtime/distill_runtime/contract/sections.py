@@ -339,11 +339,24 @@ class QuestionAnsweringTask(Section):
 Task = Annotated[ClassificationTask | QuestionAnsweringTask, Field(discriminator="kind")]
 
 
+class Samples(Section):
+    """Answers of teacher, student before and student after side by side in the report, generated greedily."""
+
+    count: int = Field(default=0, ge=0, le=64)
+    """How many of the held-out rows are answered: the first ones. 0: none."""
+    max_new_tokens: int = Field(default=128, ge=1, le=8192)
+    """Longest answer in tokens."""
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """What generates the answers."""
+
+
 class Evaluation(Section):
     """What the report says of teacher, student before and student after, beside KL, agreement and perplexity."""
 
     tasks: list[Task] = Field(default=[], max_length=32)
     """Tasks to score."""
+    samples: Samples = Samples()
+    """Answers to show."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

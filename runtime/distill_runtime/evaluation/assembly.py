@@ -3,7 +3,7 @@
 from pydantic.alias_generators import to_snake
 
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
-from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
+from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, TaskScores
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.contract.sections import Objective
 from distill_runtime.prepared import Prepared
@@ -23,6 +23,7 @@ def assemble(
     teacher: Scores,
     before: Scores,
     after: Scores,
+    samples: list[Sample],
     curves: list[CurvePoint],
     steps: int,
     exported_step: int,
@@ -44,6 +45,7 @@ def assemble(
         signal=_signal(config, prepared),
         training=_training(config, prepared),
         curves=curves,
+        samples=samples,
         model=model,
     )
 

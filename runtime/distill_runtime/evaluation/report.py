@@ -283,6 +283,7 @@ def _template() -> Template:
         count=formatting.count,
         large=formatting.large,
         duration=formatting.duration,
+        visible=formatting.visible,
         words=formatting.words,
     )
     environment.globals["any_value"] = formatting.any_value

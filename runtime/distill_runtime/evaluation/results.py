@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import ClassificationTask, QuestionAnsweringTask
+from distill_runtime.contract.sections import ClassificationTask, QuestionAnsweringTask, Samples
 from distill_runtime.digests import digest_of
 from distill_runtime.errors import RetryError
 from distill_runtime.prepared import Prepared, Record, ResolvedPrecision, TaskReference
@@ -73,7 +73,7 @@ class LabelScores(Record):
 
 
 class Predictions(Record):
-    """The answers that a model generates to the examples of a task."""
+    """The answers that a model generates to the examples of a task, or to the samples."""
 
     texts: list[str]
     """[examples]"""
@@ -126,8 +126,8 @@ def labels_key(model: ModelIdentity, task: TaskReference) -> str:
     return _key("labels", SCORING_VERSION, model=model.model_dump(), task=task.digest)
 
 
-def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAnsweringTask) -> str:
-    """Where this model's generated answers for a question answering task are.
+def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAnsweringTask | Samples) -> str:
+    """Where this model's generated answers for a question answering task, or to the samples, are.
 
     They come from the model itself: how its signals are stored changes nothing.
     """
@@ -164,16 +164,20 @@ def _settings(config: RunConfig, task: TaskReference) -> ClassificationTask | Qu
     )
 
 
+def generated(config: RunConfig, prepared: Prepared) -> list[tuple[TaskReference, QuestionAnsweringTask | Samples]]:
+    """All that models generate answers for: question answering tasks and samples."""
+    samples = [] if prepared.samples is None else [(prepared.samples, config.work.evaluation.samples)]
+    return [*question_answering(config, prepared), *samples]
+
+
 def teacher_evaluations_missing(store: ObjectStore, config: RunConfig, prepared: Prepared) -> int:
     """Results that only the teacher's own process can make and that are not stored yet.
 
-    Those are the generated answers of question answering tasks. Everything else that is said of the teacher is computed
-    from its signals.
+    Those are the answers that it generates. Everything else that is said of the teacher is computed from its signals.
     """
     teacher = teacher_identity(prepared)
     return sum(
-        not store.exists(answers_key(teacher, reference, task))
-        for reference, task in question_answering(config, prepared)
+        not store.exists(answers_key(teacher, reference, task)) for reference, task in generated(config, prepared)
     )
 
 

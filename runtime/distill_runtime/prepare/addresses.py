@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from distill_runtime.contract.run import Work
-from distill_runtime.contract.sections import ClassificationTask, Data, QuestionAnsweringTask, Signal
+from distill_runtime.contract.sections import ClassificationTask, Data, QuestionAnsweringTask, Samples, Signal
 from distill_runtime.data.files import DataFile
 from distill_runtime.data.plan import PLAN_VERSION
+from distill_runtime.data.samples import SAMPLES_VERSION
 from distill_runtime.data.tasks import CHOSEN_LATER, TASKS_VERSION
 from distill_runtime.digests import digest_of, digest_of_file
 from distill_runtime.prepare.inputs import Inputs
@@ -73,6 +74,19 @@ def task_plan_digest(
     )
 
 
+def samples_digest(samples: Samples, evaluation: PlanReference, data: Data, tokenizer: str) -> str:
+    """Digest of all that makes the samples of a plan of held-out data, which the engine that answers them is not."""
+    return digest_of(
+        {
+            "version": [PLAN_VERSION, SAMPLES_VERSION],
+            "plan": evaluation.data_digest,
+            "tokenizer": tokenizer,
+            "samples": samples.model_dump(exclude={"engine"}),
+            **data.model_dump(include={"chat_template", "prompt_format"}),
+        }
+    )
+
+
 def initial_student_digest(work: Work, inputs: Inputs) -> str:
     """Digest of all that makes the initial student: the teacher's files, and how it is made of them."""
     initialise = work.student.initialise
@@ -106,6 +120,8 @@ def fingerprint(work: Work, inputs: Inputs) -> str:
                 {**task.model_dump(exclude={"data", *CHOSEN_LATER}), "files": _files(inputs.tasks[task.name])}
                 for task in work.evaluation.tasks
             ],
+            # Without samples the fingerprint stays that of versions that had none.
+            **({"samples": work.evaluation.samples.model_dump()} if work.evaluation.samples.count else {}),
             "signal": work.signal.model_dump(include={"kind", "dtype", "shard_sequences"}),
             "training": _training(work),
             "precision": [work.training.precision, work.training.zero_stage == 0],

@@ -142,6 +142,7 @@ SPEC = some(
     ],
     data=[{"train": "file://a"}, {"train": ["file://a"], "evaluation": "file://b"}],
     output=[{"select": "best"}, {"select": "last"}],
+    evaluation=[{"samples": {"count": 2}}, {"samples": {"count": 0}}],
     objective=[{"distillationWeight": 0}, {"distillationWeight": 0, "crossEntropyWeight": 1}],
 )
 

@@ -16,12 +16,18 @@ from distill_runtime.artifacts import stored_digest
 from distill_runtime.contract.outcome import Outcome
 from distill_runtime.contract.report import Report
 from distill_runtime.contract.run import RunConfig
+from distill_runtime.data.chat import TextEncoder
+from distill_runtime.data.samples import sample_examples
 from distill_runtime.errors import RetryError, UserError
 from distill_runtime.evaluation import subjects
+from distill_runtime.evaluation.generate_answers import answer_text
 from distill_runtime.evaluation.job import EvaluationJob
 from distill_runtime.evaluation.results import LabelScores, teacher_evaluations_missing
+from distill_runtime.prepared import TaskReference
 from distill_runtime.store.directory import DirectoryStore
 from distill_runtime.student.finish import Finished, finished_key
+from tests.fixtures.models import tiny_tokenizer
+from tests.runtime.evaluation.test_generation import greedy
 from tests.runtime.evaluation.tiny_job import LABELS, TinyJob, target_log_probabilities
 
 
@@ -39,7 +45,9 @@ def scored(job: TinyJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """The facts of a first evaluation, teacher and students."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILL_STATE_DIR", str(tmp_path_factory.mktemp("state")))
-        with pytest.raises(RetryError, match="teacher's answers to task capitals are missing") as missing:
+        with pytest.raises(
+            RetryError, match=r"teacher's answers to evaluation.tasks\[capitals\] are missing"
+        ) as missing:
             evaluation(job).students()
         assert missing.value.needs == "signals"
         assert teacher_evaluations_missing(job.store, job.config, job.prepared) == 1
@@ -241,3 +249,41 @@ def test_of_two_teacher_replicas_one_answers_and_both_end_with_the_answers_store
     assert sorted(fact["answersMade"] for fact in facts) == [0, 1]
     assert sorted(fact["answersReused"] for fact in facts) == [0, 1]
     assert teacher_evaluations_missing(job.store, config, job.prepared) == 0
+
+
+def test_samples_are_the_greedy_answers_of_all_three_models_and_a_second_job_needs_no_teacher(
+    job: TinyJob, scored: dict[str, Any], state_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    encoder = TextEncoder(tiny_tokenizer())
+    examples = sample_examples(job.held_out[:3], encoder, max_new_tokens=5)
+    job.store.put("plans/samples.json", examples.model_dump_json().encode())
+    samples = TaskReference(name="samples", kind="samples", digest="s", examples_key="plans/samples.json", plan=None)
+    prepared = job.prepared.model_copy(update={"samples": samples})
+    work = job.config.work.model_dump()
+    settings = {"count": 3, "max_new_tokens": 5, "engine": "transformers"}
+    changed = {**work, "evaluation": {**work["evaluation"], "samples": settings}}
+    config = RunConfig.model_validate({**job.config.model_dump(), "uid": "u6", "work": changed})
+    job.store.put(layout.prepared_key(config), prepared.model_dump_json().encode())
+    with pytest.raises(RetryError, match=r"teacher's answers to evaluation.samples are missing"):
+        evaluation(job, config).students()
+    assert evaluation(job, config).teacher() == {"answersMade": 1, "answersReused": 1}
+    evaluation(job, config).students()
+    report = read_report(job.store)
+    assert [sample.prompt for sample in report.samples] == examples.prompts
+    assert [sample.reference for sample in report.samples] == [answers[0] for answers in examples.answers]
+    for field, folder in (("teacher", job.teacher), ("student_before", job.before), ("student_after", job.trained)):
+        wanted = [
+            answer_text(tiny_tokenizer(), greedy(folder, ids, 5, set(examples.stop_token_ids)), examples.stop_token_ids)
+            for ids in examples.prompt_ids
+        ]
+        assert [getattr(sample, field) for sample in report.samples] == wanted
+    assert report.samples[0].teacher != report.samples[0].student_after
+    page = (state_folder / "report.html").read_text()
+    assert page.count('class="card sample"') == 3
+
+    monkeypatch.setattr(subjects, "generate_answers", None)
+    second = config.model_copy(update={"uid": "u7"})
+    job.store.put(layout.prepared_key(second), prepared.model_dump_json().encode())
+    assert teacher_evaluations_missing(job.store, second, prepared) == 0
+    evaluation(job, second).students()
+    assert read_report(job.store).samples == report.samples

@@ -107,6 +107,7 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
     ("metadata.name", "a" * 41, f'metadata.name: must have at most 40 characters, got 41: "{"a" * 41}"'),
     ("metadata.labels", {"team": 7}, "metadata.labels.team: must be text, got 7; put it in quotes"),
     ("spec.output.select", "best", "spec: output.select is best, which needs data.evaluation"),
+    ("spec.evaluation.samples", {"count": 3}, "spec: evaluation.samples needs data.evaluation"),
     ("spec.trainng", {}, "spec.trainng: is not a known field; did you mean training?"),
     ("spec.training.globalBtach", 3, "spec.training.globalBtach: is not a known field; did you mean globalBatch?"),
     ("spec.training.global_batch", 3, "spec.training.global_batch: is not a known field; did you mean globalBatch?"),

@@ -23,6 +23,7 @@ def test_the_report_says_how_many_bytes_all_signals_take():
         teacher=sample.teacher,
         before=sample.student_before,
         after=sample.student_after,
+        samples=sample.samples,
         curves=sample_curves(4),
         steps=4,
         exported_step=2,
@@ -32,6 +33,7 @@ def test_the_report_says_how_many_bytes_all_signals_take():
     assert report.signal["bytes"] == 3 * 20 * 64 * 4
     assert "hiddenSize" not in report.data
     assert (report.steps, report.exported_step) == (4, 2)
+    assert report.samples == sample.samples
 
 
 def test_facts_have_the_places_of_the_results_and_both_scores_of_each_task():

@@ -15,6 +15,7 @@ from distill_runtime.evaluation.results import (
     ModelIdentity,
     Predictions,
     answers_key,
+    generated,
     held_out_key,
     labels_key,
     loaded_key,
@@ -24,7 +25,7 @@ from distill_runtime.evaluation.results import (
     teacher_identity,
     write_result,
 )
-from distill_runtime.prepared import ModelPin, Prepared
+from distill_runtime.prepared import ModelPin, Prepared, TaskReference
 from distill_runtime.store.directory import DirectoryStore
 from tests.fixtures.evaluations import evaluation_config, evaluation_prepared, plan_reference
 
@@ -116,6 +117,22 @@ def test_what_an_earlier_version_stored_is_not_taken_for_something_else(tmp_path
     assert read_result(store, held_out_key(STUDENT, prepared), HeldOut) is None
     assert store.exists(labels)
     assert store.exists(held_out)
+
+
+def test_samples_of_the_teacher_count_as_missing_until_they_are_stored(tmp_path: Path):
+    store = DirectoryStore(tmp_path)
+    samples = TaskReference(name="samples", kind="samples", digest="s", examples_key="plans/s", plan=None)
+    prepared = evaluation_prepared(tasks=[], samples=samples)
+    config = evaluation_config(evaluation={"samples": {"count": 2}})
+    assert teacher_evaluations_missing(store, config, prepared) == 1
+    ((reference, settings),) = generated(config, prepared)
+    write_result(store, answers_key(teacher_identity(prepared), reference, settings), Predictions(texts=["a", "b"]))
+    assert teacher_evaluations_missing(store, config, prepared) == 0
+    # Another job has the same ones if engine and length are the same, and others if not.
+    for changes, missing in ({"count": 2}, 0), ({"count": 2, "engine": "transformers"}, 1):
+        assert (
+            teacher_evaluations_missing(store, evaluation_config(evaluation={"samples": changes}), prepared) == missing
+        )
 
 
 def test_the_first_writer_of_a_result_wins(tmp_path: Path):
