@@ -55,10 +55,10 @@ class StoredSignal(Record):
 
 
 class TaskReference(Record):
-    """An evaluation task whose examples `prepare` has read and checked."""
+    """An evaluation task whose examples `prepare` has read and checked, or the samples."""
 
     name: str
-    kind: Literal["classification", "questionAnswering"]
+    kind: Literal["classification", "questionAnswering", "samples"]
     digest: str
     """Digest of the examples, the template and everything else that changes a score."""
     examples_key: str
@@ -75,6 +75,8 @@ class Prepared(Record):
     train: PlanReference
     evaluation: PlanReference | None
     tasks: list[TaskReference]
+    samples: TaskReference | None = None
+    """The held-out rows whose answers the report shows."""
     teacher: ModelPin
     teacher_dtype: ResolvedPrecision
     """The teacher's precision with `auto` resolved; part of every signal's key."""

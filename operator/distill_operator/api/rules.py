@@ -208,12 +208,14 @@ ALTERNATIVES: dict[str, list[Json]] = {
                 "data": {"required": ["evaluation"]},
                 "output": {"properties": {"select": {"minLength": 0}}},
                 "training": {"properties": {"stopAfterWorseEvaluations": {"minimum": 0}}},
+                "evaluation": {"properties": {"samples": {"properties": {"count": {"minimum": 0}}}}},
             }
         },
         {
             "properties": {
                 "output": {"properties": {"select": {"enum": ["last"]}}},
                 "training": {"properties": {"stopAfterWorseEvaluations": {"maximum": 0}}},
+                "evaluation": {"properties": {"samples": {"properties": {"count": {"maximum": 0}}}}},
             }
         },
     ],

@@ -62,6 +62,8 @@ class Work(Section):
                 raise ValueError("output.select is best, which needs data.evaluation")
             if self.training.stop_after_worse_evaluations:
                 raise ValueError("training.stopAfterWorseEvaluations needs data.evaluation")
+            if self.evaluation.samples.count:
+                raise ValueError("evaluation.samples needs data.evaluation")
         if self.training.precision == "float16" and self.student.gpus_per_worker == 0:
             raise ValueError("training.precision float16 needs GPUs; use float32 or bfloat16 on processors")
         if self.training.precision in ("bfloat16", "float16") and self.training.zero_stage == 0:

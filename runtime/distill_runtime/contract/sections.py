@@ -546,6 +546,9 @@ class Training(Section):
         return self
 
 
+LabelNormalisation = Literal["none", "tokens", "characters", "bytes"]
+
+
 class ClassificationTask(Section):
     """Classification by label scoring: the label whose text is the most likely answer to the prompt wins."""
 
@@ -565,6 +568,10 @@ class ClassificationTask(Section):
     """All labels. Unset: those that occur in the data."""
     prompt_template: str = Field(default="{prompt}", max_length=8192)
     """Text around the question; `{prompt}` stands for it."""
+    normalisation: LabelNormalisation = "none"
+    """What a label's log-probability is divided by before labels are compared: `none` (lm-evaluation-harness's `acc`);
+    its `tokens`, the end of the turn included; the `characters` (`acc_norm`) or UTF-8 `bytes` (`acc_bytes`) of its
+    text."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many rows."""
 
@@ -595,11 +602,24 @@ class QuestionAnsweringTask(Section):
 Task = Annotated[ClassificationTask | QuestionAnsweringTask, Field(discriminator="kind")]
 
 
+class Samples(Section):
+    """Answers of teacher, student before and student after side by side in the report, generated greedily."""
+
+    count: int = Field(default=0, ge=0, le=64)
+    """How many of the held-out rows are answered: the first ones. 0: none."""
+    max_new_tokens: int = Field(default=128, ge=1, le=8192)
+    """Longest answer in tokens."""
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """What generates the answers."""
+
+
 class Evaluation(Section):
     """What the report says of teacher, student before and student after, beside KL, agreement and perplexity."""
 
     tasks: list[Task] = Field(default=[], max_length=32)
     """Tasks to score."""
+    samples: Samples = Samples()
+    """Answers to show."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

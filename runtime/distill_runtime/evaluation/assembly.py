@@ -3,7 +3,7 @@
 from pydantic.alias_generators import to_snake
 
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
-from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
+from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, TaskScores
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective, Optimizer, Student
 from distill_runtime.prepared import Prepared
@@ -32,6 +32,7 @@ def assemble(
     teacher: Scores,
     before: Scores,
     after: Scores,
+    samples: list[Sample],
     curves: list[CurvePoint],
     steps: int,
     exported_step: int,
@@ -53,6 +54,7 @@ def assemble(
         signal=_signal(config, prepared),
         training=_training(config, prepared),
         curves=curves,
+        samples=samples,
         model=model,
     )
 
@@ -184,6 +186,7 @@ def _subject(scores: Scores, *, compared: bool = True) -> SubjectFacts:
         perplexity=_rounded(scores.perplexity),
         kl=_rounded(scores.kl_to_teacher) if compared else None,
         top1=_rounded(scores.top1_agreement) if compared else None,
+        ece=_rounded(scores.expected_calibration_error),
         tasks={name: _metrics(task) for name, task in scores.tasks.items()},
     )
 

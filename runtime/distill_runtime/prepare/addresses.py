@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from distill_runtime.contract.run import Work
-from distill_runtime.contract.sections import ClassificationTask, Data, QuestionAnsweringTask, Signal
+from distill_runtime.contract.sections import ClassificationTask, Data, QuestionAnsweringTask, Samples, Signal
 from distill_runtime.data.files import DataFile
 from distill_runtime.data.plan import PLAN_VERSION
-from distill_runtime.data.tasks import TASKS_VERSION
+from distill_runtime.data.samples import SAMPLES_VERSION
+from distill_runtime.data.tasks import CHOSEN_LATER, TASKS_VERSION
 from distill_runtime.digests import digest_of, digest_of_file
 from distill_runtime.prepare.inputs import Inputs
 from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision, StoredSignal
@@ -69,8 +70,21 @@ def task_plan_digest(
             "files": [file.digest for file in files],
             "tokenizer": tokenizer,
             "shard_sequences": signal.shard_sequences,
-            "task": task.model_dump(exclude={"data", "engine"}),
+            "task": task.model_dump(exclude={"data", "engine", *CHOSEN_LATER}),
             **data.model_dump(include={"max_length", "chat_template", "prompt_format"}),
+        }
+    )
+
+
+def samples_digest(samples: Samples, evaluation: PlanReference, data: Data, tokenizer: str) -> str:
+    """Digest of all that makes the samples of a plan of held-out data, which the engine that answers them is not."""
+    return digest_of(
+        {
+            "version": [PLAN_VERSION, SAMPLES_VERSION],
+            "plan": evaluation.data_digest,
+            "tokenizer": tokenizer,
+            "samples": samples.model_dump(exclude={"engine"}),
+            **data.model_dump(include={"chat_template", "prompt_format"}),
         }
     )
 
@@ -114,10 +128,12 @@ def fingerprint(work: Work, inputs: Inputs) -> str:
             "evaluation": _files(inputs.evaluation),
             "data": work.data.model_dump(exclude={"train", "evaluation"}),
             "tasks": [
-                {**task.model_dump(exclude={"data"}), "files": _files(inputs.tasks[task.name])}
+                {**task.model_dump(exclude={"data", *CHOSEN_LATER}), "files": _files(inputs.tasks[task.name])}
                 for task in work.evaluation.tasks
             ],
             "signal": work.signal.model_dump(include={"kind", "dtype", "shard_sequences", *_SIZES[work.signal.kind]}),
+            # Without samples the fingerprint stays that of versions that had none.
+            **({"samples": work.evaluation.samples.model_dump()} if work.evaluation.samples.count else {}),
             "training": _training(work),
             "precision": [work.training.precision, work.training.zero_stage == 0],
         }

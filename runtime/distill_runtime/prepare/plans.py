@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -12,12 +13,13 @@ from distill_runtime.contract.sections import ClassificationTask, QuestionAnswer
 from distill_runtime.data.chat import TextEncoder
 from distill_runtime.data.examples import TaskExamples
 from distill_runtime.data.files import DataFile
-from distill_runtime.data.plan import PlanManifest, read_manifest, reference_to, write_plan
+from distill_runtime.data.plan import Plan, PlanManifest, read_manifest, reference_to, write_plan
+from distill_runtime.data.samples import SAMPLES, sample_examples
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.data.tasks import make_examples
 from distill_runtime.data.tokenise import Counts, tokenise
 from distill_runtime.digests import digest_of
-from distill_runtime.prepare.addresses import data_plan_digest, task_plan_digest
+from distill_runtime.prepare.addresses import data_plan_digest, samples_digest, task_plan_digest
 from distill_runtime.prepared import PlanReference, TaskReference
 from distill_runtime.progress import ProgressReporter
 from distill_runtime.store.base import ObjectMissing, ObjectStore
@@ -116,7 +118,23 @@ class PlanMaker:
             if sequences:
                 write_plan(self.store, key, sequences, shard_sequences=self.work.signal.shard_sequences)
             found = examples, read_manifest(self.store, key)
-        return _described(task, key, *found)
+        return _described(task.name, task.kind, key, *found)
+
+    def samples(self, evaluation: MadePlan) -> MadeTask | None:
+        """The samples of the held-out data, as many of its first sequences as are wanted; None where none is."""
+        wanted = self.work.evaluation.samples
+        if wanted.count == 0:
+            return None
+        key = layout.plan_key(samples_digest(wanted, evaluation.reference, self.work.data, self.tokenizer_digest))
+        examples = self._examples(key)
+        if examples is None:
+            plan = Plan(self.store, evaluation.reference)
+            if len(plan) < wanted.count:
+                log.warning("evaluation.samples.count is %d, but data.evaluation has %d", wanted.count, len(plan))
+            sequences = (plan.sequence(number) for number in range(min(wanted.count, len(plan))))
+            examples = sample_examples(sequences, self.encoder(), max_new_tokens=wanted.max_new_tokens)
+            self.store.put(_examples_key(key), examples.model_dump_json().encode())
+        return _described(SAMPLES, "samples", key, examples, None)
 
     def _stored(
         self, task: ClassificationTask | QuestionAnsweringTask, key: str
@@ -124,8 +142,12 @@ class PlanMaker:
         manifest = read_manifest(self.store, key)
         if manifest is None and isinstance(task, ClassificationTask):
             return None
+        examples = self._examples(key)
+        return None if examples is None else (examples, manifest)
+
+    def _examples(self, key: str) -> TaskExamples | None:
         try:
-            return TaskExamples.model_validate_json(self.store.get(_examples_key(key))), manifest
+            return TaskExamples.model_validate_json(self.store.get(_examples_key(key)))
         except ObjectMissing:
             return None
         except ValidationError:
@@ -149,13 +171,17 @@ def _examples_key(key: str) -> str:
 
 
 def _described(
-    task: ClassificationTask | QuestionAnsweringTask, key: str, examples: TaskExamples, manifest: PlanManifest | None
+    name: str,
+    kind: Literal["classification", "questionAnswering", "samples"],
+    key: str,
+    examples: TaskExamples,
+    manifest: PlanManifest | None,
 ) -> MadeTask:
     plan = reference_to(key, manifest) if manifest else None
     lengths = [length for shard in manifest.shards for length in shard.lengths] if manifest else []
     prompts = [len(ids) + examples.max_new_tokens for ids in examples.prompt_ids]
     content = {"examples": examples.model_dump(exclude={"name"}), "sequences": plan.data_digest if plan else None}
     reference = TaskReference(
-        name=task.name, kind=task.kind, digest=digest_of(content), examples_key=_examples_key(key), plan=plan
+        name=name, kind=kind, digest=digest_of(content), examples_key=_examples_key(key), plan=plan
     )
     return MadeTask(reference, longest=max(lengths or prompts))

@@ -77,7 +77,8 @@ def _stored(store: ObjectStore, config: RunConfig, wanted: str) -> Prepared | No
     if prepared.fingerprint != wanted:
         return None
     plans = [plan for plan in (prepared.train, prepared.evaluation) if plan is not None]
-    whole = all(plan_exists(store, plan) for plan in plans) and all(task_exists(store, t) for t in prepared.tasks)
+    tasks = [*prepared.tasks, *([prepared.samples] if prepared.samples else [])]
+    whole = all(plan_exists(store, plan) for plan in plans) and all(task_exists(store, task) for task in tasks)
     student = prepared.student.uri
     if student.startswith("store://") and stored_digest(store, student.removeprefix("store://")) is None:
         whole = False
@@ -116,7 +117,7 @@ class _Preparation:
         head = describe_head(inputs.teacher.folder, vocabulary)
         row = training_row(work, hidden_size=head.hidden_size, vocabulary=vocabulary)
         check_row(row)
-        train, evaluation, tasks = self._plans(tokenizer)
+        train, evaluation, tasks, samples = self._plans(tokenizer)
         self._progress.update(stage="initialise", message=None)
         student = self._student(vocabulary, train.reference)
         teacher_dtype, precision = self._precisions()
@@ -129,6 +130,7 @@ class _Preparation:
             train=train.reference,
             evaluation=evaluation.reference if evaluation else None,
             tasks=[task.reference for task in tasks],
+            samples=samples.reference if samples else None,
             teacher=inputs.teacher.pin,
             teacher_dtype=teacher_dtype,
             student=student,
@@ -177,8 +179,10 @@ class _Preparation:
             log.warning("teacher and student have different chat templates: the data is rendered with the teacher's")
         return teacher, compare_vocabularies(teacher, student)
 
-    def _plans(self, tokenizer: "PreTrainedTokenizerBase") -> "tuple[MadePlan, MadePlan | None, list[MadeTask]]":
-        """Plans of training and held-out data, and tasks; checked against what the models can read."""
+    def _plans(
+        self, tokenizer: "PreTrainedTokenizerBase"
+    ) -> "tuple[MadePlan, MadePlan | None, list[MadeTask], MadeTask | None]":
+        """Plans of training and held-out data, tasks and samples; checked against what the models can read."""
         from distill_runtime.data.chat import TextEncoder
         from distill_runtime.prepare.plans import PlanMaker
 
@@ -201,10 +205,13 @@ class _Preparation:
         if evaluation is not None:
             lengths["data.evaluation"] = evaluation.longest
         lengths |= {f"the task {task.reference.name}": task.longest for task in tasks}
-        self._check_lengths(lengths)
-        return train, evaluation, tasks
+        self._check_lengths(lengths, "set data.maxLength to {limit} or less")
+        samples = maker.samples(evaluation) if evaluation is not None else None
+        if samples is not None:
+            self._check_lengths({"evaluation.samples": samples.longest}, "lower evaluation.samples.maxNewTokens")
+        return train, evaluation, tasks, samples
 
-    def _check_lengths(self, lengths: dict[str, int]) -> None:
+    def _check_lengths(self, lengths: dict[str, int], remedy: str) -> None:
         from distill_runtime.prepare.checks import check_context
 
         where, longest = max(lengths.items(), key=lambda item: item[1])
@@ -212,7 +219,7 @@ class _Preparation:
         if self._inputs.student is not None and self._work.student.model is not None:
             models.append(("student", self._work.student.model, self._inputs.student))
         for who, uri, model in models:
-            check_context(model.folder, who=who, uri=uri, longest=longest, where=where)
+            check_context(model.folder, who=who, uri=uri, longest=longest, where=where, remedy=remedy)
 
     def _student(self, vocabulary: int, train: PlanReference) -> ModelPin:
         from distill_runtime.prepare.student import check_parts, initial_student

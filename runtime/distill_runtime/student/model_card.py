@@ -144,11 +144,13 @@ def _values(scores: Scores) -> dict[str, str]:
         "KL to the teacher (nats per target)": scores.kl_to_teacher,
         "top-1 agreement with the teacher": scores.top1_agreement,
         "perplexity": scores.perplexity,
+        "expected calibration error": scores.expected_calibration_error,
     }
     for name, task in scores.tasks.items():
         values |= {
             f"{name}: accuracy": task.accuracy,
             f"{name}: macro F1": task.macro_f1,
+            f"{name}: expected calibration error": task.expected_calibration_error,
             f"{name}: exact match": task.exact_match,
             f"{name}: token F1": task.token_f1,
         }

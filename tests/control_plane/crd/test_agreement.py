@@ -170,6 +170,7 @@ SPEC = some(
         {"divergences": [{"kind": "reverseKL"}]},
         {"divergences": [{"kind": "forwardKL", "weight": 2}]},
     ],
+    evaluation=[{"samples": {"count": 2}}, {"samples": {"count": 0}}],
 )
 
 

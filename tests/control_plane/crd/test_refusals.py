@@ -21,6 +21,7 @@ IN_ITS_OWN_WORDS: list[tuple[str, Any, str]] = [
     ("spec.data.train", {"uri": "hf://a/b"}, "spec.data.train: Too many: 1: must have at most 0 items"),
     ("spec.output.select", "best", "spec.data.evaluation: Required value"),
     ("spec.training.stopAfterWorseEvaluations", 3, "spec.data.evaluation: Required value"),
+    ("spec.evaluation.samples", {"count": 3}, "spec.data.evaluation: Required value"),
     ("spec.evaluation.tasks", [TASK, TASK], 'spec.evaluation.tasks[1]: Duplicate value: {"name":"t"}'),
     (
         "spec.student",

@@ -197,6 +197,48 @@ def test_parts_that_the_student_does_not_have_are_refused(job: Job, student: dic
         job.changed({"student": {**student, **made}}).prepare_here()
 
 
+def test_how_labels_are_compared_changes_nothing_that_is_prepared(job: Job) -> None:
+    before, _ = job.prepare_here()
+    (task, other) = job.work["evaluation"]["tasks"]
+    changed = {"evaluation": {"tasks": [{**task, "normalisation": "bytes"}, other]}}
+    after, facts = job.changed(changed).prepare_here()
+    assert after == before
+    assert facts["reusedPlan"] is True
+
+
+def test_samples_are_the_first_held_out_rows_and_change_nothing_else(job: Job) -> None:
+    before, _ = job.prepare_here()
+    sampled = job.changed({"evaluation": {"samples": {"count": 2, "maxNewTokens": 9}}})
+    after, facts = sampled.prepare_here()
+    assert before.samples is None
+    assert after.samples is not None
+    assert after.model_copy(update={"samples": None, "fingerprint": before.fingerprint}) == before
+    assert facts["teacherEvaluationsMissing"] == 2  # Those of the questions, and the samples.
+    store = open_store(job.config.work.storage)
+    examples = TaskExamples.model_validate_json(store.get(after.samples.examples_key))
+    assert [prompt.count("was it") for prompt in examples.prompts] == [1, 1]
+    assert "was it 0?" in examples.prompts[0]
+    assert examples.answers == [["the fox."]] * 2
+    assert examples.max_new_tokens == 9
+    store.delete(after.samples.examples_key)
+    again, _ = sampled.prepare_here()
+    assert again == after
+    assert store.exists(after.samples.examples_key)
+
+
+def test_more_samples_than_held_out_rows_are_all_of_them(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    prepared, _ = job.changed({"evaluation": {"samples": {"count": 50}}}).prepare_here()
+    assert prepared.samples is not None
+    examples = open_store(job.config.work.storage).get(prepared.samples.examples_key)
+    assert len(TaskExamples.model_validate_json(examples).prompts) == 6
+    assert "evaluation.samples.count is 50, but data.evaluation has 6" in caplog.text
+
+
+def test_samples_that_no_model_could_answer_are_refused(job: Job) -> None:
+    with pytest.raises(UserError, match=r"evaluation.samples has \d+ tokens.*lower evaluation.samples.maxNewTokens"):
+        job.changed({"evaluation": {"samples": {"count": 1, "maxNewTokens": 8000}}}).prepare_here()
+
+
 def test_a_student_of_the_teachers_layers_is_made_once(job: Job) -> None:
     job = job.changed({"student": {"model": None, "initialise": {"fromTeacher": {"every": 2}}}})
     before, _ = job.prepare_here()

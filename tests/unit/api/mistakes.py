@@ -126,6 +126,7 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
         "spec.training.optimizer.torch.name: must be 'Adadelta', 'Adam', 'AdamW', 'Adamax', 'NAdam', 'RAdam', "
         "'RMSprop' or 'SGD', got \"Adafactor\"",
     ),
+    ("spec.evaluation.samples", {"count": 3}, "spec: evaluation.samples needs data.evaluation"),
     ("spec.trainng", {}, "spec.trainng: is not a known field; did you mean training?"),
     ("spec.training.globalBtach", 3, "spec.training.globalBtach: is not a known field; did you mean globalBatch?"),
     ("spec.training.global_batch", 3, "spec.training.global_batch: is not a known field; did you mean globalBatch?"),
