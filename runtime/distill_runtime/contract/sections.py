@@ -120,6 +120,12 @@ class Columns(Section):
     """The answer to learn."""
     text: str = Field(default="text", min_length=1, max_length=128)
     """Plain text, learned as a whole."""
+    tools: str = Field(default="tools", min_length=1, max_length=128)
+    """Functions that a chat may call: a list of JSON schemas, or such a list as JSON text. The chat template gets them;
+    a row whose tools or calls it leaves out can't be used."""
+    teacher_context: str = Field(default="teacher_context", min_length=1, max_length=128)
+    """Text that only the teacher sees, in its system turn. Rows without it, or with an empty one, are the same for
+    both."""
 
 
 class Data(Section):
@@ -142,6 +148,16 @@ class Data(Section):
     prompt_format: Literal["auto", "chat", "plain"] = "auto"
     """How `prompt` and `completion` become one text: as a chat of two turns, or joined as they are with the end-of-text
     token behind. `auto`: chat where there is a chat template, else plain."""
+    targets: Literal["allAssistantTurns", "lastAssistantTurn"] = "allAssistantTurns"
+    """Which turns of a chat are learned: all of the assistant's, or the last one alone."""
+    system_prompt: str | None = Field(default=None, min_length=1, max_length=16384)
+    """A system turn for chats that have none; a chat's own stays as it is. Tasks are asked with it too. Rows of plain
+    text can't be used with it."""
+    teacher_prompt: str | None = Field(default=None, min_length=1, max_length=16384)
+    """What only the teacher is told, in its system turn behind what is there. The student learns to answer so without
+    it. Tasks are asked without it."""
+    teacher_max_length: int | None = Field(default=None, ge=2, le=1_048_576)
+    """Longest sequence in tokens as the teacher reads it, with what only it sees. Unset: `maxLength`."""
 
 
 class Storage(Section):

@@ -7,7 +7,8 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from typing import Literal
 
-from distill_runtime.data.chat import TextEncoder, fit
+from distill_runtime.data.chat import TextEncoder
+from distill_runtime.data.readings import fit
 from distill_runtime.data.rows import BadRow, DataSource, Row, read_rows
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.data.spans import Rendered, RowError
@@ -78,6 +79,7 @@ def tokenise(
     name: str,
     max_length: int,
     too_long: Literal["drop", "truncate"],
+    teacher_max_length: int | None = None,
     max_bad_rows: int,
     counts: Counts,
     progress: ProgressReporter | None = None,
@@ -94,7 +96,7 @@ def tokenise(
     """
     bad = BadRows(limit=max_bad_rows)
     columns = encoder.columns
-    rows = read_rows(files, columns={columns.messages, columns.prompt, columns.completion, columns.text})
+    rows = read_rows(files, columns=set(columns.model_dump().values()))
     for batch in _batches(rows, BATCH_ROWS):
         first = counts.rows
         counts.rows += len(batch)
@@ -105,7 +107,7 @@ def tokenise(
             if isinstance(result, RowError):
                 bad.add(BadRow(row.source, row.number, str(result)))
                 continue
-            sequence, cut = fit(result, max_length, too_long)
+            sequence, cut = fit(result, max_length, too_long, teacher_max_length)
             counts.truncated += cut
             if sequence is None:
                 counts.dropped += 1

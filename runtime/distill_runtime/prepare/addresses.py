@@ -48,7 +48,7 @@ def data_plan_digest(files: Iterable[DataFile], data: Data, signal: Signal, toke
             "files": [file.digest for file in files],
             "tokenizer": tokenizer,
             "shard_sequences": signal.shard_sequences,
-            **data.model_dump(include={"columns", "max_length", "too_long", "chat_template", "prompt_format"}),
+            **data.model_dump(exclude={"train", "evaluation", "max_bad_rows"}),
         }
     )
 
@@ -68,7 +68,7 @@ def task_plan_digest(
             "tokenizer": tokenizer,
             "shard_sequences": signal.shard_sequences,
             "task": task.model_dump(exclude={"data", "engine"}),
-            **data.model_dump(include={"max_length", "chat_template", "prompt_format"}),
+            **data.model_dump(include={"max_length", "chat_template", "prompt_format", "system_prompt"}),
         }
     )
 

@@ -23,7 +23,7 @@ def longest_context(folder: Path) -> int | None:
     return max([positions, *(int(positions * factor) for factor in factors if isinstance(factor, int | float))])
 
 
-def check_context(folder: Path, *, who: str, uri: str, longest: int, where: str) -> None:
+def check_context(folder: Path, *, who: str, uri: str, longest: int, where: str, field: str = "data.maxLength") -> None:
     """Refuses sequences that are longer than the model can read.
 
     Parameters
@@ -34,6 +34,8 @@ def check_context(folder: Path, *, who: str, uri: str, longest: int, where: str)
         Tokens of the longest sequence.
     where
         What that sequence belongs to.
+    field
+        The field that bounds it.
 
     Raises
     ------
@@ -44,6 +46,6 @@ def check_context(folder: Path, *, who: str, uri: str, longest: int, where: str)
     if limit is not None and longest > limit:
         raise UserError(
             f"the longest sequence of {where} has {longest} tokens, but the {who} {uri} reads at most {limit}: set "
-            f"data.maxLength to {limit} or less.",
+            f"{field} to {limit} or less.",
             reason="ContextTooShort",
         )

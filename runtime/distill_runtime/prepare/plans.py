@@ -39,6 +39,11 @@ class MadePlan:
         """Tokens of its longest sequence."""
         return max(length for shard in self.manifest.shards for length in shard.lengths)
 
+    @property
+    def longest_for_teacher(self) -> int:
+        """Tokens of its longest sequence as the teacher reads it."""
+        return max(length for shard in self.manifest.shards for length in shard.read_by_teacher)
+
 
 @dataclass(frozen=True)
 class MadeTask:
@@ -85,6 +90,7 @@ class PlanMaker:
                 name=name,
                 max_length=data.max_length,
                 too_long=data.too_long,
+                teacher_max_length=data.teacher_max_length,
                 max_bad_rows=data.max_bad_rows,
                 counts=counts,
                 progress=self.progress,

@@ -3,7 +3,7 @@
 import logging
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
@@ -181,28 +181,33 @@ class _Preparation:
                 columns=work.data.columns,
                 chat_template=work.data.chat_template,
                 prompt_format=work.data.prompt_format,
+                targets=work.data.targets,
+                system_prompt=work.data.system_prompt,
+                teacher_prompt=work.data.teacher_prompt,
             )
 
         maker = PlanMaker(self._store, work, tokenizer_digest(inputs.teacher.folder), encoder, self._progress)
         train = maker.data("data.train", inputs.train)
         evaluation = maker.data("data.evaluation", inputs.evaluation) if inputs.evaluation else None
         tasks = [maker.task(task, inputs.tasks[task.name]) for task in work.evaluation.tasks]
-        lengths = {"data.train": train.longest}
-        if evaluation is not None:
-            lengths["data.evaluation"] = evaluation.longest
-        lengths |= {f"the task {task.reference.name}": task.longest for task in tasks}
-        self._check_lengths(lengths)
+        plans = {"data.train": train} | ({"data.evaluation": evaluation} if evaluation is not None else {})
+        asked = {f"the task {task.reference.name}": task.longest for task in tasks}
+        self._check_lengths("teacher", {name: plan.longest_for_teacher for name, plan in plans.items()} | asked)
+        self._check_lengths("student", {name: plan.longest for name, plan in plans.items()} | asked)
         return train, evaluation, tasks
 
-    def _check_lengths(self, lengths: dict[str, int]) -> None:
+    def _check_lengths(self, who: Literal["teacher", "student"], lengths: dict[str, int]) -> None:
         from distill_runtime.prepare.checks import check_context
 
+        uri, model = self._work.teacher.model, self._inputs.teacher
+        if who == "student":
+            if self._inputs.student is None or self._work.student.model is None:
+                return
+            uri, model = self._work.student.model, self._inputs.student
         where, longest = max(lengths.items(), key=lambda item: item[1])
-        models = [("teacher", self._work.teacher.model, self._inputs.teacher)]
-        if self._inputs.student is not None and self._work.student.model is not None:
-            models.append(("student", self._work.student.model, self._inputs.student))
-        for who, uri, model in models:
-            check_context(model.folder, who=who, uri=uri, longest=longest, where=where)
+        of_teacher = who == "teacher" and self._work.data.teacher_max_length is not None
+        field = "data.teacherMaxLength" if of_teacher else "data.maxLength"
+        check_context(model.folder, who=who, uri=uri, longest=longest, where=where, field=field)
 
     def _student(self, vocabulary: int) -> ModelPin:
         from distill_runtime.prepare.student import initial_student

@@ -21,6 +21,7 @@ class ShardWork:
     plan: PlanName
     shard: int
     sequences: list[Sequence]
+    """What the teacher reads of them."""
     token: str
     """The transport's own note on the claim."""
 

@@ -277,7 +277,7 @@ class ObjectStoreSink(SignalSink):
             self._claims.release(key)
             return None
         self._taken[key] = _Taken(wanted, state.generation)
-        sequences = self._demand.plans[wanted.plan].shard(wanted.index)
+        sequences = [sequence.for_teacher for sequence in self._demand.plans[wanted.plan].shard(wanted.index)]
         return ShardWork(plan=wanted.plan, shard=wanted.index, sequences=sequences, token=key)
 
     def _give_up(self, work: ShardWork) -> None:
