@@ -93,7 +93,8 @@ class TextEncoder:
         self._chat_prompts = self.has_template and prompt_format != "plain"
         self._targets: Literal["allAssistantTurns", "lastAssistantTurn"] = targets
         self._system_prompt = system_prompt
-        self._teacher_prompt = teacher_prompt
+        self.teacher_prompt = teacher_prompt
+        """What the teacher alone is told about every row."""
         specials = {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special_ids = frozenset(specials.values())
         by_length = sorted(specials, key=len, reverse=True)
@@ -157,9 +158,7 @@ class TextEncoder:
         context = values.get(name)
         if context is not None and not isinstance(context, str):
             raise RowError(f"{name} is no text but {type(context).__name__}")
-        return "\n\n".join(
-            texts_of(self._teacher_prompt, text_of(context, name) if context and context.strip() else "")
-        )
+        return "\n\n".join(texts_of(self.teacher_prompt, text_of(context, name) if context and context.strip() else ""))
 
     def _render_chat(self, chat: Conversation, context: str) -> Rendered:
         if not self.has_template:

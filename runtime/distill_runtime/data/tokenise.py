@@ -95,6 +95,7 @@ def tokenise(
         More bad rows than allowed, or no row is left.
     """
     bad = BadRows(limit=max_bad_rows)
+    limit = _limit(encoder, max_length, teacher_max_length)
     columns = encoder.columns
     rows = read_rows(files, columns=set(columns.model_dump().values()))
     for batch in _batches(rows, BATCH_ROWS):
@@ -119,14 +120,14 @@ def tokenise(
         if progress is not None:
             progress.update(stage="tokenise", done=counts.rows, unit="rows", message=name)
     if counts.sequences == 0:
-        raise UserError(_why_nothing_is_left(files, counts, bad, name, max_length), reason="NoData")
+        raise UserError(_why_nothing_is_left(files, counts, bad, name, limit), reason="NoData")
     if counts.dropped or counts.truncated:
         log.warning(
-            "%s: of %d rows, %d longer than data.maxLength %d tokens were dropped and %d cut off",
+            "%s: of %d rows, %d longer than %s were dropped and %d cut off",
             name,
             counts.rows,
             counts.dropped,
-            max_length,
+            limit,
             counts.truncated,
         )
 
@@ -145,20 +146,28 @@ def _render(batch: list[Row | BadRow], encoder: TextEncoder, bad: BadRows) -> li
     return rendered
 
 
-def _why_nothing_is_left(files: Many[DataSource], counts: Counts, bad: BadRows, name: str, max_length: int) -> str:
+def _why_nothing_is_left(files: Many[DataSource], counts: Counts, bad: BadRows, name: str, limit: str) -> str:
     where = files[0].uri if len(files) == 1 else f"the {len(files)} files of {name}"
     if counts.rows == 0:
         return f"{name}: {where} {'has' if len(files) == 1 else 'have'} no rows."
     if counts.dropped == counts.rows:
         return (
-            f"{name}: all {counts.rows} rows of {where} are longer than data.maxLength {max_length} tokens, or have no "
-            "target within it: raise data.maxLength."
+            f"{name}: all {counts.rows} rows of {where} are longer than {limit}, or have no target within it: raise it."
         )
     first = f" (the first: {bad.first.place}: {bad.first.reason})" if bad.first else ""
     return (
         f"{name}: no row of {where} is left: {counts.bad} of {counts.rows} are bad{first}, {counts.dropped} longer "
-        f"than data.maxLength {max_length} tokens."
+        f"than {limit}."
     )
+
+
+def _limit(encoder: TextEncoder, max_length: int, teacher_max_length: int | None) -> str:
+    """The limits of length, in words."""
+    limit = f"data.maxLength {max_length} tokens"
+    if encoder.teacher_prompt is None and teacher_max_length is None:
+        return limit
+    longest = max_length if teacher_max_length is None else teacher_max_length
+    return f"{limit} (or, as the teacher reads them, data.teacherMaxLength {longest})"
 
 
 def _batches(rows: Iterable[Row | BadRow], size: int) -> Iterator[list[Row | BadRow]]:

@@ -83,6 +83,53 @@ def test_another_template_makes_other_plans(job: Job) -> None:
     assert after.training_digest == before.training_digest
 
 
+def test_what_only_the_teacher_is_told_keeps_the_students_sequences(job: Job) -> None:
+    before, _ = job.prepare_here()
+    told, facts = job.changed({"data": {"teacherPrompt": "be lazy."}}).prepare_here()
+    assert told.signal_digest == before.signal_digest
+    assert (told.train.tokens, told.train.targets) == (before.train.tokens, before.train.targets)
+    assert told.train.data_digest != before.train.data_digest
+    assert told.training_digest != before.training_digest
+    assert facts["signalShardsMissing"] == facts["signalShards"] + 1  # The head counts as one.
+    store = open_store(job.config.work.storage)
+    plans = [Plan(store, prepared.train) for prepared in (before, told)]
+    for number in range(len(plans[0])):
+        alone, pair = (plan.sequence(number) for plan in plans)
+        assert pair.ids.tolist() == alone.ids.tolist()
+        assert pair.targets.tolist() == alone.targets.tolist()
+        assert pair.for_teacher.ids[-pair.length :].tolist() == alone.ids.tolist()
+    # Tasks are asked without it.
+    assert [task.digest for task in told.tasks] == [task.digest for task in before.tasks]
+
+
+def test_a_context_that_is_empty_changes_no_digest(job: Job) -> None:
+    before, _ = job.prepare_here()
+    write_json_lines(job.folder / "train.jsonl", [{**row, "teacher_context": ""} for row in ROWS])
+    after, _ = job.prepare_here()
+    assert after.train.key != before.train.key  # Other files.
+    assert after.train.data_digest == before.train.data_digest
+    assert after.training_digest == before.training_digest
+    shards = [
+        [shard.digest for shard in Plan(open_store(job.config.work.storage), prepared.train).manifest.shards]
+        for prepared in (before, after)
+    ]
+    assert shards[0] == shards[1]
+
+
+def test_a_row_may_be_longer_for_the_teacher_than_for_the_student(job: Job) -> None:
+    told = job.changed({"data": {"teacherPrompt": "be lazy. " * 20, "maxLength": 40}, "evaluation": None})
+    with pytest.raises(UserError, match=r"all 20 rows .* data\.teacherMaxLength 40"):
+        told.prepare_here()
+    longer, facts = told.changed({"data": {"teacherMaxLength": 200}}).prepare_here()
+    assert (facts["droppedRows"], longer.train.sequences) == (0, 20)
+
+
+def test_a_reading_that_is_longer_than_the_teachers_context_is_refused_by_its_field(job: Job) -> None:
+    told = job.changed({"data": {"teacherPrompt": "be lazy. " * 300, "teacherMaxLength": 4000}})
+    with pytest.raises(UserError, match=r"the teacher .* reads at most 512: set data\.teacherMaxLength to 512"):
+        told.prepare_here()
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "chat_template.jinja"])
 def test_another_file_of_the_teacher_makes_other_signals(job: Job, models: Path, file: str) -> None:
     before, _ = job.prepare_here()
