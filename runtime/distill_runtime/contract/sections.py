@@ -128,11 +128,22 @@ class Columns(Section):
     both."""
 
 
-class Data(Section):
-    """What the student learns from, and what it is judged on."""
+class DataSource(Section):
+    """Training data with a share of its own in an epoch."""
 
-    train: Uri | Annotated[list[Uri], Field(min_length=1, max_length=256)]
+    uri: Uri
+    """JSON Lines, CSV or Parquet files; `*`, `?` and `**` match many."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """How often an epoch reads its rows: 2 reads each twice, 0.5 reads half of them, others in the next epoch."""
+
+
+class Data(Section):
+    """What the student learns from, and what it is judged on. Exactly one of `train` and `sources`."""
+
+    train: Uri | Annotated[list[Uri], Field(min_length=1, max_length=256)] | None = None
     """Training data: JSON Lines, CSV or Parquet files; `*`, `?` and `**` match many."""
+    sources: list[DataSource] | None = Field(default=None, min_length=1, max_length=64)
+    """Training data in parts that are read more or less often than each other."""
     evaluation: Uri | Annotated[list[Uri], Field(min_length=1, max_length=256)] | None = None
     """Held-out data for the curves and the report: never trained on."""
     columns: Columns = Columns()
@@ -158,6 +169,12 @@ class Data(Section):
     it. Tasks are asked without it."""
     teacher_max_length: int | None = Field(default=None, ge=2, le=1_048_576)
     """Longest sequence in tokens as the teacher reads it, with what only it sees. Unset: `maxLength`."""
+
+    @model_validator(mode="after")
+    def _one_training_set(self) -> Self:
+        if (self.train is None) == (self.sources is None):
+            raise ValueError("give exactly one of train and sources")
+        return self
 
 
 class Storage(Section):

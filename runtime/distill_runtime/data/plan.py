@@ -22,7 +22,7 @@ from safetensors.numpy import load, save
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.digests import digest_of_bytes
 from distill_runtime.errors import RetryError
-from distill_runtime.prepared import PlanReference, Record
+from distill_runtime.prepared import PlanReference, Record, SourceCounts
 from distill_runtime.store.base import ObjectCorrupt, ObjectMissing, ObjectStore
 
 PLAN_VERSION = 2
@@ -61,6 +61,8 @@ class PlanManifest(Record):
     shards: list[PlanShard]
     report: dict[str, int | float | str] = Field(default={})
     """Counts of rows read, dropped, truncated, bad."""
+    sources: list[SourceCounts] = Field(default=[])
+    """Counts of each source of training or held-out data, in the order of the data."""
 
 
 def write_plan(
@@ -70,8 +72,10 @@ def write_plan(
     *,
     shard_sequences: int,
     report: dict[str, int | float | str] | None = None,
+    sources: list[SourceCounts] | None = None,
 ) -> PlanReference:
-    """Writes sequences, each with the number of its row, as a plan. `report` is read after the last sequence."""
+    """Writes sequences, each with the number of its row, as a plan. `report` and `sources` are read after the last
+    sequence."""
     shards: list[PlanShard] = []
     whole = hashlib.sha256()
     for block in _blocks(sequences, shard_sequences):
@@ -93,7 +97,7 @@ def write_plan(
                 teacher_lengths=_teacher_lengths(block),
             )
         )
-    manifest = PlanManifest(data_digest=whole.hexdigest(), shards=shards, report=report or {})
+    manifest = PlanManifest(data_digest=whole.hexdigest(), shards=shards, report=report or {}, sources=sources or [])
     store.put(f"{key}/manifest.json", manifest.model_dump_json().encode())
     return reference_to(key, manifest)
 

@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from distill_runtime.data.chat import TextEncoder
@@ -13,6 +13,7 @@ from distill_runtime.data.rows import BadRow, DataSource, Row, read_rows
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.data.spans import Rendered, RowError
 from distill_runtime.errors import UserError
+from distill_runtime.prepared import SourceCounts
 from distill_runtime.progress import ProgressReporter
 
 BATCH_ROWS = 256
@@ -35,6 +36,26 @@ class Counts:
     """Sequences whose end was cut off."""
     bad: int = 0
     """Rows that can't be used."""
+    tokens: int = 0
+    """Tokens of the sequences."""
+    targets: int = 0
+    """Targets of the sequences."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        names = [field.name for field in fields(self)]
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def of_source(self) -> SourceCounts:
+        """For the plan's manifest, as the counts of one source."""
+        return SourceCounts(
+            rows=self.rows,
+            sequences=self.sequences,
+            tokens=self.tokens,
+            targets=self.targets,
+            dropped_rows=self.dropped,
+            truncated_rows=self.truncated,
+            bad_rows=self.bad,
+        )
 
     def report(self) -> dict[str, int | float | str]:
         """For the plan's manifest."""
@@ -80,21 +101,21 @@ def tokenise(
     max_length: int,
     too_long: Literal["drop", "truncate"],
     teacher_max_length: int | None = None,
-    max_bad_rows: int,
+    bad: BadRows,
     counts: Counts,
     progress: ProgressReporter | None = None,
 ) -> Iterator[tuple[int, Sequence]]:
     """The files' rows as sequences, each with its number among all rows (from 0), in the order of the data.
 
-    `name` is what the files are in the spec (`data.train`). `counts` is filled on the way and complete after the last
-    sequence.
+    `name` is what the files are in the spec (`data.train`). `bad` may have rows of other files already. `counts` is
+    filled on the way and complete after the last sequence.
 
     Raises
     ------
     UserError
         More bad rows than allowed, or no row is left.
     """
-    bad = BadRows(limit=max_bad_rows)
+    before = bad.count
     limit = _limit(encoder, max_length, teacher_max_length)
     columns = encoder.columns
     rows = read_rows(files, columns=set(columns.model_dump().values()))
@@ -114,8 +135,10 @@ def tokenise(
                 counts.dropped += 1
             else:
                 counts.sequences += 1
+                counts.tokens += sequence.length
+                counts.targets += len(sequence.targets)
                 yield first + place, sequence
-        counts.bad = bad.count
+        counts.bad = bad.count - before
         bad.check()
         if progress is not None:
             progress.update(stage="tokenise", done=counts.rows, unit="rows", message=name)

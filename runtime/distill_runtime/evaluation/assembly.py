@@ -3,7 +3,7 @@
 from pydantic.alias_generators import to_snake
 
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
-from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
+from distill_runtime.contract.report import CurvePoint, Report, Scores, SourceReport, TaskScores
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.contract.sections import Objective
 from distill_runtime.prepared import Prepared
@@ -41,6 +41,7 @@ def assemble(
         steps=steps,
         exported_step=exported_step,
         data={name: value for name, value in prepared.report.items() if name != HIDDEN_SIZE},
+        sources=[SourceReport(**source.model_dump()) for source in prepared.sources],
         signal=_signal(config, prepared),
         training=_training(config, prepared),
         curves=curves,

@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig, Work
+from distill_runtime.data.order import Share, training_order
 from distill_runtime.errors import UserError
 from distill_runtime.prepare.addresses import fingerprint, tokenizer_digest, training_digest
 from distill_runtime.prepare.facts import facts_of
-from distill_runtime.prepare.inputs import Inputs, resolve_inputs
-from distill_runtime.prepared import ModelPin, Prepared, ResolvedPrecision
+from distill_runtime.prepare.inputs import DataSet, Inputs, resolve_inputs
+from distill_runtime.prepared import ModelPin, Prepared, ResolvedPrecision, SourceShare
 from distill_runtime.process import Facts
 from distill_runtime.progress import ProgressReporter, cache_folder
 from distill_runtime.store.base import ObjectMissing, ObjectStore
@@ -100,7 +101,6 @@ class _Preparation:
 
     def make(self, wanted: str) -> tuple[Prepared, bool]:
         """Everything that `prepared.json` says, and whether all plans were there already."""
-        from distill_runtime.data.order import total_steps
         from distill_runtime.prepare.facts import data_report
         from distill_runtime.signals.addresses import signal_digest
         from distill_runtime.signals.head_source import describe_head
@@ -114,7 +114,8 @@ class _Preparation:
         self._progress.update(stage="initialise", message=None)
         student = self._student(vocabulary)
         teacher_dtype, precision = self._precisions()
-        training = work.training
+        sizes = [len(shard.lengths) for shard in train.manifest.shards]
+        sources = self._sources(train)
         prepared = Prepared(
             fingerprint=wanted,
             train=train.reference,
@@ -127,16 +128,12 @@ class _Preparation:
             vocabulary=vocabulary,
             signal_digest=signal_digest(inputs.teacher.pin.digest, teacher_dtype, work.signal),
             teacher_canary=self._canary(tokenizer),
-            total_steps=total_steps(
-                train.reference.sequences,
-                global_batch=training.global_batch,
-                steps=training.steps,
-                epochs=training.epochs,
-            ),
+            total_steps=training_order(sizes, work.training, [source.share for source in sources]).total_steps,
             training_digest=training_digest(
                 work,
                 train=train.reference,
-                shard_sizes=[len(shard.lengths) for shard in train.manifest.shards],
+                shard_sizes=sizes,
+                sources=sources,
                 evaluation=evaluation.reference if evaluation else None,
                 teacher=inputs.teacher.pin,
                 teacher_dtype=teacher_dtype,
@@ -144,6 +141,7 @@ class _Preparation:
                 precision=precision,
             ),
             report=data_report(train, evaluation, head.hidden_size),
+            sources=sources,
         )
         return prepared, train.reused and (evaluation is None or evaluation.reused)
 
@@ -187,14 +185,33 @@ class _Preparation:
             )
 
         maker = PlanMaker(self._store, work, tokenizer_digest(inputs.teacher.folder), encoder, self._progress)
-        train = maker.data("data.train", inputs.train)
-        evaluation = maker.data("data.evaluation", inputs.evaluation) if inputs.evaluation else None
+        train = maker.data(inputs.train)
+        evaluation = maker.data([DataSet("data.evaluation", inputs.evaluation)]) if inputs.evaluation else None
         tasks = [maker.task(task, inputs.tasks[task.name]) for task in work.evaluation.tasks]
-        plans = {"data.train": train} | ({"data.evaluation": evaluation} if evaluation is not None else {})
+        plans = {"data.sources" if work.data.sources else "data.train": train} | (
+            {"data.evaluation": evaluation} if evaluation is not None else {}
+        )
         asked = {f"the task {task.reference.name}": task.longest for task in tasks}
         self._check_lengths("teacher", {name: plan.longest_for_teacher for name, plan in plans.items()} | asked)
         self._check_lengths("student", {name: plan.longest for name, plan in plans.items()} | asked)
         return train, evaluation, tasks
+
+    def _sources(self, train: "MadePlan") -> list[SourceShare]:
+        """The sources of the training data with their shares in an epoch; none where there is `data.train`."""
+        sources: list[SourceShare] = []
+        for number, source in enumerate(self._work.data.sources or []):
+            counts = train.manifest.sources[number]
+            epoch = Share(counts.sequences, source.weight).epoch_sequences
+            if epoch == 0:
+                raise UserError(
+                    f"data.sources[{number}].weight {source.weight:g} of {counts.sequences} sequences is less than "
+                    "half a sequence in an epoch: raise it, or leave the source out.",
+                    reason="NoData",
+                )
+            sources.append(
+                SourceShare(**counts.model_dump(), uri=source.uri, weight=source.weight, epoch_sequences=epoch)
+            )
+        return sources
 
     def _check_lengths(self, who: Literal["teacher", "student"], lengths: dict[str, int]) -> None:
         from distill_runtime.prepare.checks import check_context

@@ -12,7 +12,7 @@ import transformers
 
 from distill_runtime.contract import environment
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.data.order import Order
+from distill_runtime.data.order import training_order
 from distill_runtime.data.plan import Plan
 from distill_runtime.errors import Checkpointed
 from distill_runtime.models import resolve_model
@@ -204,7 +204,7 @@ def _make_trainer(
     trainer = Trainer(
         work=config.work,
         plan=plan,
-        order=_order(config, plan),
+        order=training_order(plan.shard_sizes, training, [source.share for source in prepared.sources]),
         total_steps=prepared.total_steps,
         engine=engine,
         reader=reader("train", plan),
@@ -242,18 +242,6 @@ def _make_engine(site: Site, source: SignalSource | None, stop: StopRequest) -> 
     assert_head_fits(model, head)
     module = DistilledStudent(model, head=head, teacher_head=teacher_head, objective=config.work.objective)
     return StudentEngine(module, training.optimizer, settings)
-
-
-def _order(config: RunConfig, plan: Plan) -> Order:
-    training = config.work.training
-    return Order(
-        plan.shard_sizes,
-        seed=training.seed,
-        window_shards=training.shuffle_window_shards,
-        global_batch=training.global_batch,
-        steps=training.steps,
-        epochs=training.epochs,
-    )
 
 
 def _held_out(site: Site, reference: PlanReference | None, reader: Callable[[str, Plan], Reader]) -> HeldOut | None:

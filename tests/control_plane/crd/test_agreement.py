@@ -140,7 +140,13 @@ SPEC = some(
         {"steps": 1, "epochs": 2},
         {"stopAfterWorseEvaluations": 1},
     ],
-    data=[{"train": "file://a"}, {"train": ["file://a"], "evaluation": "file://b"}],
+    data=[
+        {"train": "file://a"},
+        {"train": ["file://a"], "evaluation": "file://b"},
+        {"sources": [{"uri": "file://a"}, {"uri": "s3://a/b", "weight": 0.5}], "evaluation": "file://b"},
+        {"train": "file://a", "sources": [{"uri": "file://a"}]},
+        {"evaluation": "file://b"},
+    ],
     output=[{"select": "best"}, {"select": "last"}],
     objective=[{"distillationWeight": 0}, {"distillationWeight": 0, "crossEntropyWeight": 1}],
 )
