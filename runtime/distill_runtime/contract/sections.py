@@ -279,6 +279,9 @@ class Training(Section):
     """Sequences of one optimizer step, over all workers."""
     micro_batch: int = Field(default=4, ge=1, le=65536)
     """Rows that one process reads at a time. Doesn't change the result."""
+    micro_batch_tokens: int | None = Field(default=None, ge=2, le=16_777_216)
+    """Tokens, padding included, that one process reads at a time, in the place of `microBatch`: many short rows or few
+    long ones. A longer row is read alone. Doesn't change the result."""
     packing: bool = True
     """Put several sequences into one row. Doesn't change the result; refused where the model's attention crosses
     sequences."""

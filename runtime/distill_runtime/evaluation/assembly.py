@@ -27,6 +27,7 @@ def assemble(
     steps: int,
     exported_step: int,
     model: str,
+    packing_efficiency: float | None = None,
 ) -> Report:
     """The report of a job."""
     return Report(
@@ -43,7 +44,7 @@ def assemble(
         data={name: value for name, value in prepared.report.items() if name != HIDDEN_SIZE},
         sources=[SourceReport(**source.model_dump()) for source in prepared.sources],
         signal=_signal(config, prepared),
-        training=_training(config, prepared),
+        training=_training(config, prepared, packing_efficiency),
         curves=curves,
         model=model,
     )
@@ -90,7 +91,7 @@ def _signal(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
     return facts
 
 
-def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
+def _training(config: RunConfig, prepared: Prepared, packing_efficiency: float | None) -> dict[str, Value]:
     training, student = config.work.training, config.work.student
     optimizer, schedule = training.optimizer, training.schedule
     warmup = f", {schedule.warmup_steps} steps of warm-up" if schedule.warmup_steps else ""
@@ -108,8 +109,13 @@ def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
         "precision": prepared.training_precision,
         "workers": student.workers,
         "gpusPerWorker": student.gpus_per_worker,
-        "microBatch": training.micro_batch,
+        **(
+            {"microBatch": training.micro_batch}
+            if training.micro_batch_tokens is None
+            else {"microBatchTokens": training.micro_batch_tokens}
+        ),
         "packing": "yes" if training.packing else "no",
+        **({} if packing_efficiency is None else {"packingEfficiency": round(packing_efficiency, 4)}),
         "zeroStage": training.zero_stage,
         "seed": training.seed,
         "exportedWeights": config.work.output.select,

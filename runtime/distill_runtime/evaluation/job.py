@@ -121,6 +121,7 @@ class EvaluationJob:
             steps=finished.steps,
             exported_step=finished.exported_step,
             model=model_uri(self._store, self._config, finished.model),
+            packing_efficiency=finished.packing_efficiency,
         )
 
     def _card(self, report: Report, finished: Finished) -> str:

@@ -36,6 +36,7 @@ from distill_runtime.student.distributed import (
 from distill_runtime.student.engine import StudentEngine
 from distill_runtime.student.fence import Fence
 from distill_runtime.student.finish import finish, read_finished
+from distill_runtime.student.grouping import Limits
 from distill_runtime.student.held_out import HeldOut
 from distill_runtime.student.model import DTYPES, assert_head_fits, build_model, read_config
 from distill_runtime.student.module import DistilledStudent
@@ -181,13 +182,17 @@ def _make_trainer(
     if training.packing:
         check_packing(engine, samples, ranks, precision, varlen=varlen)
 
+    limits = Limits(rows=training.micro_batch)
+    if training.micro_batch_tokens is not None:
+        limits = Limits(rows=None, tokens=training.micro_batch_tokens)
+
     def reader(name: str, of: Plan) -> Reader:
         return Reader(
             name,
             of,
             source,
             ranks,
-            micro_batch=training.micro_batch,
+            limits=limits,
             row_tokens=config.work.data.max_length if training.packing else None,
             varlen=varlen,
         )
