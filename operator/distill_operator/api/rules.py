@@ -223,6 +223,10 @@ ALTERNATIVES: dict[str, list[Json]] = {
 """Schemas of which one must be met, by the name of the model: CEL doesn't see `data.evaluation`, whose type is open.
 The API server tells what is wrong with the one that fits best, so the first one also says what always holds."""
 
+EXACTLY_ONE: dict[str, list[str]] = {"Data": ["train", "sources"]}
+"""Fields of which exactly one must be given, by the name of the model, where CEL doesn't see one of them: the type of
+`data.train` is open."""
+
 CHANGEABLE = {
     "Teacher": {"replicas", "gpus", "maxBatchTokens"},
     "Student": {"workers"},

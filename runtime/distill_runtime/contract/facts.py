@@ -116,6 +116,8 @@ class StudentFacts(RoleFacts):
     """Held-out loss of the exported weights."""
     wait_fraction: float = 0.0
     """Part of the time that the student waited for signals."""
+    packing_efficiency: float | None = None
+    """Part of the tokens of the student's rows that was no padding."""
     tokens_per_second: float = 0.0
     """Tokens a second over the whole training."""
 

@@ -181,13 +181,30 @@ class Columns(Section):
     """The answer to learn."""
     text: str = Field(default="text", min_length=1, max_length=128)
     """Plain text, learned as a whole."""
+    tools: str = Field(default="tools", min_length=1, max_length=128)
+    """Functions that a chat may call: a list of JSON schemas, or such a list as JSON text. The chat template gets them;
+    a row whose tools or calls it leaves out can't be used."""
+    teacher_context: str = Field(default="teacher_context", min_length=1, max_length=128)
+    """Text that only the teacher sees, in its system turn. Rows without it, or with an empty one, are the same for
+    both."""
+
+
+class DataSource(Section):
+    """Training data with a share of its own in an epoch."""
+
+    uri: Uri
+    """JSON Lines, CSV or Parquet files; `*`, `?` and `**` match many."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """How often an epoch reads its rows: 2 reads each twice, 0.5 reads half of them, others in the next epoch."""
 
 
 class Data(Section):
-    """What the student learns from, and what it is judged on."""
+    """What the student learns from, and what it is judged on. Exactly one of `train` and `sources`."""
 
-    train: Uri | Annotated[list[Uri], Field(min_length=1, max_length=256)]
+    train: Uri | Annotated[list[Uri], Field(min_length=1, max_length=256)] | None = None
     """Training data: JSON Lines, CSV or Parquet files; `*`, `?` and `**` match many."""
+    sources: list[DataSource] | None = Field(default=None, min_length=1, max_length=64)
+    """Training data in parts that are read more or less often than each other."""
     evaluation: Uri | Annotated[list[Uri], Field(min_length=1, max_length=256)] | None = None
     """Held-out data for the curves and the report: never trained on."""
     columns: Columns = Columns()
@@ -203,6 +220,22 @@ class Data(Section):
     prompt_format: Literal["auto", "chat", "plain"] = "auto"
     """How `prompt` and `completion` become one text: as a chat of two turns, or joined as they are with the end-of-text
     token behind. `auto`: chat where there is a chat template, else plain."""
+    targets: Literal["allAssistantTurns", "lastAssistantTurn"] = "allAssistantTurns"
+    """Which turns of a chat are learned: all of the assistant's, or the last one alone."""
+    system_prompt: str | None = Field(default=None, min_length=1, max_length=16384)
+    """A system turn for chats that have none; a chat's own stays as it is. Tasks are asked with it too. Rows of plain
+    text can't be used with it."""
+    teacher_prompt: str | None = Field(default=None, min_length=1, max_length=16384)
+    """What only the teacher is told, in its system turn behind what is there. The student learns to answer so without
+    it. Tasks are asked without it."""
+    teacher_max_length: int | None = Field(default=None, ge=2, le=1_048_576)
+    """Longest sequence in tokens as the teacher reads it, with what only it sees. Unset: `maxLength`."""
+
+    @model_validator(mode="after")
+    def _one_training_set(self) -> Self:
+        if (self.train is None) == (self.sources is None):
+            raise ValueError("give exactly one of train and sources")
+        return self
 
 
 class Storage(Section):
@@ -498,6 +531,9 @@ class Training(Section):
     """Sequences of one optimizer step, over all workers."""
     micro_batch: int = Field(default=4, ge=1, le=65536)
     """Rows that one process reads at a time. Doesn't change the result."""
+    micro_batch_tokens: int | None = Field(default=None, ge=2, le=16_777_216)
+    """Tokens, padding included, that one process reads at a time, in the place of `microBatch`: many short rows or few
+    long ones. A longer row is read alone. Doesn't change the result."""
     packing: bool = True
     """Put several sequences into one row. Doesn't change the result; refused where the model's attention crosses
     sequences."""

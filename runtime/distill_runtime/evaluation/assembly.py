@@ -3,7 +3,7 @@
 from pydantic.alias_generators import to_snake
 
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
-from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, TaskScores
+from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, SourceReport, TaskScores
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective, Optimizer, Student
 from distill_runtime.prepared import Prepared
@@ -37,6 +37,7 @@ def assemble(
     steps: int,
     exported_step: int,
     model: str,
+    packing_efficiency: float | None = None,
 ) -> Report:
     """The report of a job."""
     return Report(
@@ -51,8 +52,9 @@ def assemble(
         steps=steps,
         exported_step=exported_step,
         data=prepared.report,
+        sources=[SourceReport(**source.model_dump()) for source in prepared.sources],
         signal=_signal(config, prepared),
-        training=_training(config, prepared),
+        training=_training(config, prepared, packing_efficiency),
         curves=curves,
         samples=samples,
         model=model,
@@ -139,7 +141,7 @@ def _row(row: RowFormat) -> dict[str, Value]:
             return {"kind": row.kind, "samples": row.width}
 
 
-def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
+def _training(config: RunConfig, prepared: Prepared, packing_efficiency: float | None) -> dict[str, Value]:
     training, student = config.work.training, config.work.student
     optimizer, schedule = training.optimizer, training.schedule
     warmup = f", {schedule.warmup_steps} steps of warm-up" if schedule.warmup_steps else ""
@@ -158,8 +160,13 @@ def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
         "precision": prepared.training_precision,
         "workers": student.workers,
         "gpusPerWorker": student.gpus_per_worker,
-        "microBatch": training.micro_batch,
+        **(
+            {"microBatch": training.micro_batch}
+            if training.micro_batch_tokens is None
+            else {"microBatchTokens": training.micro_batch_tokens}
+        ),
         "packing": "yes" if training.packing else "no",
+        **({} if packing_efficiency is None else {"packingEfficiency": round(packing_efficiency, 4)}),
         "zeroStage": training.zero_stage,
         "seed": training.seed,
         "exportedWeights": config.work.output.select,

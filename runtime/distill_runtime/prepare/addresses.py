@@ -1,6 +1,7 @@
 """Digests of inputs: what names plans, initial students and trainings, and when nothing need be done again."""
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Many
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from distill_runtime.data.plan import PLAN_VERSION
 from distill_runtime.data.samples import SAMPLES_VERSION
 from distill_runtime.data.tasks import CHOSEN_LATER, TASKS_VERSION
 from distill_runtime.digests import digest_of, digest_of_file
-from distill_runtime.prepare.inputs import Inputs
-from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision, StoredSignal
+from distill_runtime.prepare.inputs import DataSet, Inputs
+from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision, SourceShare, StoredSignal
 
 PREPARE_VERSION = 2
 """Part of the fingerprint: raised when the same inputs would give another `prepared.json`."""
@@ -43,15 +44,17 @@ def tokenizer_digest(folder: Path) -> str:
     return digest_of({path.relative_to(folder).as_posix(): digest_of_file(path) for path in files})
 
 
-def data_plan_digest(files: Iterable[DataFile], data: Data, signal: Signal, tokenizer: str) -> str:
+def data_plan_digest(parts: Many[DataSet], data: Data, signal: Signal, tokenizer: str) -> str:
     """Digest of all that makes a plan of training or held-out data; `tokenizer` is the tokenizer's digest."""
     return digest_of(
         {
             "version": PLAN_VERSION,
-            "files": [file.digest for file in files],
+            "files": [file.digest for part in parts for file in part.files],
+            # Where one source ends and the next begins is part of the plan; how often each is read is not.
+            "files_of_sources": [len(part.files) for part in parts] if len(parts) > 1 else None,
             "tokenizer": tokenizer,
             "shard_sequences": signal.shard_sequences,
-            **data.model_dump(include={"columns", "max_length", "too_long", "chat_template", "prompt_format"}),
+            **data.model_dump(exclude={"train", "sources", "evaluation", "max_bad_rows"}),
         }
     )
 
@@ -71,7 +74,7 @@ def task_plan_digest(
             "tokenizer": tokenizer,
             "shard_sequences": signal.shard_sequences,
             "task": task.model_dump(exclude={"data", "engine", *CHOSEN_LATER}),
-            **data.model_dump(include={"max_length", "chat_template", "prompt_format"}),
+            **data.model_dump(include={"max_length", "chat_template", "prompt_format", "system_prompt"}),
         }
     )
 
@@ -124,9 +127,9 @@ def fingerprint(work: Work, inputs: Inputs) -> str:
             "gpus": [work.teacher.gpus > 0, work.student.gpus_per_worker > 0],
             "student": student.pin.model_dump() if student else None,
             "student_options": work.student.model_dump(include={"initialise", "trust_remote_code"}),
-            "train": _files(inputs.train),
+            "train": _files(file for part in inputs.train for file in part.files),
             "evaluation": _files(inputs.evaluation),
-            "data": work.data.model_dump(exclude={"train", "evaluation"}),
+            "data": work.data.model_dump(exclude={"train", "evaluation"}),  # With the weights of sources.
             "tasks": [
                 {**task.model_dump(exclude={"data", *CHOSEN_LATER}), "files": _files(inputs.tasks[task.name])}
                 for task in work.evaluation.tasks
@@ -145,6 +148,7 @@ def training_digest(
     *,
     train: PlanReference,
     shard_sizes: list[int],
+    sources: Many[SourceShare],
     evaluation: PlanReference | None,
     train_signal: StoredSignal,
     held_out_signal: StoredSignal,
@@ -158,6 +162,7 @@ def training_digest(
             "version": TRAINING_VERSION,
             "train": train.data_digest,
             "shards": shard_sizes,
+            **({"sources": [[source.sequences, source.weight] for source in sources]} if sources else {}),
             "evaluation": evaluation.data_digest if evaluation else None,
             "signals": [train_signal.digest, held_out_signal.digest],
             "student": student.digest,

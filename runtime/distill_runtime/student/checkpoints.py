@@ -59,6 +59,8 @@ class Position(Record):
     """Part of it that went by waiting for the teacher."""
     tokens: int = 0
     """Tokens read in all steps."""
+    row_tokens: int = 0
+    """Tokens of all rows that were read, padding included."""
 
 
 class CheckpointPart(Record):

@@ -24,7 +24,7 @@ from distill_runtime.student.engine import WEIGHT
 from distill_runtime.student.export import check_export, export_model
 from distill_runtime.student.fence import CheckpointEntry, Fence
 from distill_runtime.student.model_card import model_card
-from distill_runtime.student.trainer import wait_fraction
+from distill_runtime.student.trainer import packing_efficiency, wait_fraction
 from distill_runtime.student.whole_model import whole_weights
 
 EXPORTED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -44,6 +44,8 @@ class Finished(Record):
     held_out_loss: float | None
     """Of the exported weights."""
     wait_fraction: float
+    packing_efficiency: float | None = None
+    """Part of the tokens of all rows that was no padding."""
     tokens_per_second: float
     model: str
     """Key of the exported folder."""
@@ -58,6 +60,7 @@ class Finished(Record):
             final_loss=self.final_loss,
             held_out_loss=self.held_out_loss,
             wait_fraction=round(self.wait_fraction, 4),
+            packing_efficiency=None if self.packing_efficiency is None else round(self.packing_efficiency, 4),
             tokens_per_second=round(self.tokens_per_second, 1),
         )
         return facts.flat()
@@ -129,6 +132,7 @@ def finish(
         final_loss=position.loss,
         held_out_loss=manifest.position.held_out_loss,
         wait_fraction=wait_fraction(position),
+        packing_efficiency=packing_efficiency(position),
         tokens_per_second=position.tokens / position.seconds if position.seconds else 0.0,
         model=key,
         model_digest=digest,

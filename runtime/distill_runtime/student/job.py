@@ -12,7 +12,7 @@ import transformers
 
 from distill_runtime.contract import environment
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.data.order import Order
+from distill_runtime.data.order import training_order
 from distill_runtime.data.plan import Plan
 from distill_runtime.errors import Checkpointed
 from distill_runtime.models import resolve_model
@@ -37,6 +37,7 @@ from distill_runtime.student.distributed import (
 from distill_runtime.student.engine import StudentEngine
 from distill_runtime.student.fence import Fence
 from distill_runtime.student.finish import finish, read_finished
+from distill_runtime.student.grouping import Limits
 from distill_runtime.student.held_out import HeldOut
 from distill_runtime.student.model import DTYPES, assert_head_fits, build_model, read_config
 from distill_runtime.student.module import DistilledStudent
@@ -177,6 +178,10 @@ def _make_trainer(
     samples = [plan.sequence(number) for number in range(min(3, len(plan)))]
     precision = prepared.training_precision
 
+    limits = Limits(rows=training.micro_batch)
+    if training.micro_batch_tokens is not None:
+        limits = Limits(rows=None, tokens=training.micro_batch_tokens)
+
     def reader(name: str, of: Plan) -> Reader:
         row = signal_of(prepared, name).row
         return Reader(
@@ -184,7 +189,7 @@ def _make_trainer(
             of,
             None if source is None else TeacherSide(source, row, teacher_head),
             ranks,
-            micro_batch=training.micro_batch,
+            limits=limits,
             row_tokens=config.work.data.max_length if training.packing else None,
             varlen=varlen,
         )
@@ -209,7 +214,7 @@ def _make_trainer(
     trainer = Trainer(
         work=config.work,
         plan=plan,
-        order=_order(config, plan),
+        order=training_order(plan.shard_sizes, training, [source.share for source in prepared.sources]),
         total_steps=prepared.total_steps,
         engine=engine,
         reader=train_reader,
@@ -254,18 +259,6 @@ def _make_engine(site: Site) -> StudentEngine:
     choose_trained(model, config.work.student, zero3=settings if training.zero_stage == 3 else None)
     module = DistilledStudent(model, head=head, objective=config.work.objective)
     return StudentEngine(module, training.optimizer, settings)
-
-
-def _order(config: RunConfig, plan: Plan) -> Order:
-    training = config.work.training
-    return Order(
-        plan.shard_sizes,
-        seed=training.seed,
-        window_shards=training.shuffle_window_shards,
-        global_batch=training.global_batch,
-        steps=training.steps,
-        epochs=training.epochs,
-    )
 
 
 def _held_out(site: Site, reference: PlanReference | None, reader: Callable[[str, Plan], Reader]) -> HeldOut | None:

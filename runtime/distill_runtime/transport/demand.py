@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.data.order import Order
+from distill_runtime.data.order import training_order
 from distill_runtime.data.plan import Plan
 from distill_runtime.prepared import Prepared, Record
 from distill_runtime.signals.addresses import TRAIN, plan_references, signal_of, signal_root
@@ -75,15 +75,8 @@ class Demand:
         """What is stored about the targets of each plan."""
         self._roots = {name: signal_root(config, prepared, name) for name in self.plans}
         self.streaming = config.work.signal.mode == "streaming"
-        training = config.work.training
-        self.order = Order(
-            self.plans[TRAIN].shard_sizes,
-            seed=training.seed,
-            window_shards=training.shuffle_window_shards,
-            global_batch=training.global_batch,
-            steps=training.steps,
-            epochs=training.epochs,
-        )
+        shares = [source.share for source in prepared.sources]
+        self.order = training_order(self.plans[TRAIN].shard_sizes, config.work.training, shares)
 
     @property
     def roots(self) -> list[str]:

@@ -153,7 +153,6 @@ SPEC = some(
         {"zeroStage": 0, "deepspeed": {"zero_optimization": {"offload_optimizer": {}}}},
         {"deepspeed": {"zero_optimization": {"offload_param": {}}}},
     ],
-    data=[{"train": "file://a"}, {"train": ["file://a"], "evaluation": "file://b"}],
     signal=[
         {"kind": "topk"},
         {"kind": "topk", "dtype": "float16", "k": 8},
@@ -162,6 +161,13 @@ SPEC = some(
         {"kind": "sampled", "dtype": "bfloat16"},
         {"dtype": "float16"},
         {"dtype": "bfloat16"},
+    ],
+    data=[
+        {"train": "file://a"},
+        {"train": ["file://a"], "evaluation": "file://b"},
+        {"sources": [{"uri": "file://a"}, {"uri": "s3://a/b", "weight": 0.5}], "evaluation": "file://b"},
+        {"train": "file://a", "sources": [{"uri": "file://a"}]},
+        {"evaluation": "file://b"},
     ],
     output=[{"select": "best"}, {"select": "last"}],
     objective=[

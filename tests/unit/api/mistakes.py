@@ -38,6 +38,9 @@ NODE_VALUES = "In and NotIn need values, Exists and DoesNotExist have none, Gt a
 PODS = f"spec.pods.teacher.affinity.podAntiAffinity.{_DURING}[0].labelSelector.matchExpressions[0]"
 POD_VALUES = "In and NotIn need values, Exists and DoesNotExist have none"
 TASK = {"kind": "classification", "name": "t", "data": "file://t.jsonl"}
+WEIGHT = "spec.data.sources[0].weight: must be greater than 0, got 0"
+TARGETS = "spec.data.targets: must be 'allAssistantTurns' or 'lastAssistantTurn', got \"last\""
+
 ONE_MISTAKE: list[tuple[str, Any, str]] = [
     ("spec.training.globalBatch", 0, "spec.training.globalBatch: must be at least 1, got 0"),
     ("spec.teacher.gpus", 65, "spec.teacher.gpus: must be at most 64, got 65"),
@@ -95,6 +98,12 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
         "spec.data.train: must be a URI that begins with file://, s3://, hf:// or pvc://, without spaces, "
         'got "./train.jsonl"',
     ),
+    ("spec.data.train", REMOVE, "spec.data: give exactly one of train and sources"),
+    ("spec.data.sources", [{"uri": "s3://a/b"}], "spec.data: give exactly one of train and sources"),
+    ("spec.data", {"sources": [{"uri": "s3://a/b", "weight": 0}]}, WEIGHT),
+    ("spec.data", {"sources": []}, "spec.data.sources: must have at least 1 entry, got 0"),
+    ("spec.data.targets", "last", TARGETS),
+    ("spec.data.teacherPrompt", "", "spec.data.teacherPrompt: must have at least 1 character, got 0"),
     ("spec.teacher.model", REMOVE, "spec.teacher.model: is required"),
     ("spec.teacher.model", None, "spec.teacher.model: is required"),
     ("spec.storage", REMOVE, "spec.storage: is required"),
