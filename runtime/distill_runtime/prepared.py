@@ -119,6 +119,10 @@ class Prepared(Record):
     """The signals of the training data."""
     held_out_signal: StoredSignal
     """The signals of held-out data and tasks: hidden states, whatever the training reads."""
+    learns_from_teacher: bool = True
+    """Are there to be signals of the training data?"""
+    compares_with_teacher: bool = True
+    """Are there to be signals of held-out data and tasks, and answers of the teacher?"""
     teacher_canary: list[int]
     """Token ids of a short text that every teacher replica scores before it takes work."""
     total_steps: int

@@ -96,7 +96,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "Signal": (
         Rule(
-            "self.dtype in ['auto', 'float32'] || (self.kind == 'hidden') == (self.dtype == 'bfloat16')",
+            "!has(self.dtype) || self.dtype in ['auto', 'float32'] "
+            "|| (self.kind == 'hidden') == (self.dtype == 'bfloat16')",
             "dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
         ),
     ),
@@ -118,7 +119,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         )
         for argument, optimizers in OPTIMIZER_ARGUMENTS.items()
     ),
-    "Optimizer": (Rule("(self.kind == 'torch') == has(self.torch)", TORCH_IS_A_KIND),),
+    "Optimizer": (Rule("!has(self.kind) || (self.kind == 'torch') == has(self.torch)", TORCH_IS_A_KIND),),
     "Training": (
         Rule("!has(self.steps) || !has(self.epochs)", "give at most one of steps and epochs"),
         Rule(f"{_not_given('offload_optimizer')} || self.zeroStage > 0", OFFLOAD_OF_STATES),

@@ -84,7 +84,8 @@ class Sample(Section):
     """What the models read, special tokens included."""
     reference: str
     """How the data goes on."""
-    teacher: str
+    teacher: str | None = None
+    """None where the teacher isn't compared with."""
     student_before: str
     student_after: str
 

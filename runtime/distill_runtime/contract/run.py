@@ -55,6 +55,17 @@ class Work(Section):
     output: Output = Output()
     """The distilled model."""
 
+    @property
+    def learns_from_teacher(self) -> bool:
+        """Does training read the teacher's signals?"""
+        return self.objective.distillation_weight > 0
+
+    @property
+    def compares_with_teacher(self) -> bool:
+        """Does the report tell the teacher's scores?"""
+        chosen = self.evaluation.compare_with_teacher
+        return self.learns_from_teacher if chosen is None else chosen
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.data.evaluation is None:

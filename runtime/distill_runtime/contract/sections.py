@@ -341,7 +341,7 @@ class Objective(Section):
     """What the divergences are multiplied by. `squared`: T², which keeps the size of their gradients comparable between
     temperatures. `none`: 1."""
     distillation_weight: float = Field(default=1.0, ge=0, le=1000)
-    """Weight of the divergences. 0: plain supervised fine-tuning, for which the teacher's signals are not read."""
+    """Weight of the divergences. 0: plain supervised fine-tuning, for which no teacher is started."""
     cross_entropy_weight: float = Field(default=0.0, ge=0, le=1000)
     """Weight of the cross entropy on the data."""
     chunk_tokens: int | None = Field(default=None, ge=1, le=65536)
@@ -373,7 +373,9 @@ TORCH_IS_A_KIND = "torch is given exactly when kind is torch"
 
 def wrong_optimizer(argument: str) -> str:
     """What is said of an argument that the optimizer doesn't have."""
-    return f"{argument} is an argument of {' and '.join(OPTIMIZER_ARGUMENTS[argument])} only"
+    *others, last = OPTIMIZER_ARGUMENTS[argument]
+    names = f"{', '.join(others)} and {last}" if others else last
+    return f"{argument} is an argument of {names} only"
 
 
 class OptimizerArguments(Section):
@@ -656,6 +658,9 @@ class Evaluation(Section):
     """Tasks to score."""
     samples: Samples = Samples()
     """Answers to show."""
+    compare_with_teacher: bool | None = None
+    """Score the teacher too, and tell KL and agreement with it. Unset: where `objective.distillationWeight` is above 0.
+    A job that neither learns from the teacher nor is compared with it starts none."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -9,7 +9,8 @@ from distill_runtime import layout
 from distill_runtime.artifacts import fetch_folder
 from distill_runtime.contract import environment
 from distill_runtime.contract.facts import TeacherFacts
-from distill_runtime.contract.report import Report, Sample
+from distill_runtime.contract.report import Report, Sample, Scores
+from distill_runtime.contract.report import Subject as WhoseScores
 from distill_runtime.contract.run import Role, RunConfig
 from distill_runtime.errors import RetryError
 from distill_runtime.evaluation.assembly import assemble, facts_of
@@ -132,7 +133,9 @@ class EvaluationJob:
             return []
         examples = self._evaluator.examples(task)
         of_after, of_before = (self._evaluator.answers(subject, task, settings).texts for subject in (after, before))
-        of_teacher = self._evaluator.teacher_answers(task, settings).texts
+        of_teacher: list[str] | list[None] = [None] * len(examples.prompts)
+        if self._prepared.compares_with_teacher:
+            of_teacher = self._evaluator.teacher_answers(task, settings).texts
         rows = zip(examples.prompts, examples.answers, of_teacher, of_before, of_after, strict=True)
         return [
             Sample(prompt=prompt, reference=right[0], teacher=teacher, student_before=first, student_after=last)
@@ -140,17 +143,19 @@ class EvaluationJob:
         ]
 
     def _card(self, report: Report, finished: Finished) -> str:
+        scores: dict[WhoseScores, Scores] = {
+            "studentBefore": report.student_before,
+            "studentAfter": report.student_after,
+        }
+        if self._prepared.compares_with_teacher:
+            scores["teacher"] = report.teacher
         return model_card(
             self._config,
             self._prepared,
             steps=finished.steps,
             exported_step=finished.exported_step,
             held_out_loss=finished.held_out_loss,
-            scores={
-                "teacher": report.teacher,
-                "studentBefore": report.student_before,
-                "studentAfter": report.student_after,
-            },
+            scores=scores,
         )
 
     def _teacher(self) -> Subject:

@@ -55,10 +55,10 @@ class HeldOut(Record):
     """A model on the held-out targets."""
 
     targets: int
-    kl_to_teacher: float
-    """Mean of KL(teacher || model), in nats."""
-    top1_agreement: float
-    """Part of the targets where both have the same most likely token."""
+    kl_to_teacher: float | None
+    """Mean of KL(teacher || model), in nats; None where it isn't compared with the teacher."""
+    top1_agreement: float | None
+    """Part of the targets where both have the same most likely token; None as above."""
     cross_entropy: float
     """Mean of -log p(target), in nats."""
     calibration: CalibrationBins
@@ -111,14 +111,15 @@ def parameters_key(model: ModelIdentity) -> str:
 def held_out_key(model: ModelIdentity, prepared: Prepared) -> str:
     """Where the scores of this model on the held-out plan are.
 
-    The signals are part of the address of every model's, since KL and agreement are told against them.
+    The signals are part of the address of every model's that is compared with the teacher, since KL and agreement are
+    told against them.
     """
     assert prepared.evaluation is not None
     return _key(
         "heldOut",
         SCORING_VERSION,
         model=model.model_dump(),
-        signal=prepared.held_out_signal.digest,
+        signal=prepared.held_out_signal.digest if prepared.compares_with_teacher else None,
         data=prepared.evaluation.data_digest,
     )
 
@@ -177,6 +178,8 @@ def teacher_evaluations_missing(store: ObjectStore, config: RunConfig, prepared:
 
     Those are the answers that it generates. Everything else that is said of the teacher is computed from its signals.
     """
+    if not prepared.compares_with_teacher:
+        return 0
     teacher = teacher_identity(prepared)
     return sum(
         not store.exists(answers_key(teacher, reference, task)) for reference, task in generated(config, prepared)

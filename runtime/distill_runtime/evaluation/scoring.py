@@ -204,9 +204,11 @@ def _targets(plan: Plan, numbers: list[int], device: torch.device) -> torch.Tens
     return torch.from_numpy(ids.astype(np.int64)).to(device)
 
 
-def score_held_out(plan: Plan, teacher: States, model: States, *, name: str, told: Told = lambda done: None) -> HeldOut:
+def score_held_out(
+    plan: Plan, teacher: States | None, model: States, *, name: str, told: Told = lambda done: None
+) -> HeldOut:
     """KL to the teacher, agreement, cross entropy and calibration of a model, or of the teacher itself, over all
-    targets of the evaluation plan.
+    targets of the evaluation plan. Without a teacher neither KL nor agreement.
 
     Raises
     ------
@@ -215,17 +217,19 @@ def score_held_out(plan: Plan, teacher: States, model: States, *, name: str, tol
     """
     device = model.head.weight.device
     batches = plan_batches(plan, BATCH_TOKENS[device.type])
-    teacher.announce("evaluation", batches)
+    if teacher is not None:
+        teacher.announce("evaluation", batches)
     sums: MetricSums | None = None
     done = 0
     for batch in batches:
-        of_teacher = teacher.read("evaluation", plan, batch)
-        of_model = of_teacher if model is teacher else model.read("evaluation", plan, batch)
+        of_model = model.read("evaluation", plan, batch)
+        # Without a teacher a model is compared with itself, and that is not told.
+        other = model if teacher is None else teacher
         part = linear_metrics(
             of_model,
             model.head.weight,
-            of_teacher,
-            teacher.head,
+            of_model if other is model else other.read("evaluation", plan, batch),
+            other.head,
             _targets(plan, batch, device),
             student_head=model.head.description,
             student_bias=model.head.bias,
@@ -240,8 +244,8 @@ def score_held_out(plan: Plan, teacher: States, model: States, *, name: str, tol
     return HeldOut(
         targets=round(targets),
         # Rounding may leave a mean below 0 where both distributions are the same.
-        kl_to_teacher=max(0.0, kl / targets),
-        top1_agreement=float(sums.agreements) / targets,
+        kl_to_teacher=None if teacher is None else max(0.0, kl / targets),
+        top1_agreement=None if teacher is None else float(sums.agreements) / targets,
         cross_entropy=cross_entropy / targets,
         calibration=calibration_bins(sums.calibration),
     )

@@ -137,7 +137,8 @@ class Evaluator:
         return self._examples[task.examples_key]
 
     def teacher(self, subject: Subject) -> Scores:
-        """The teacher's scores from its signals. Its answers must be stored: only `answers` makes them.
+        """The teacher's scores from its signals, none where it isn't compared with. Its answers must be stored: only
+        `answers` makes them.
 
         Raises
         ------
@@ -145,6 +146,8 @@ class Evaluator:
             Answers or signals are missing.
         """
         identity = teacher_identity(self._prepared)
+        if not self._prepared.compares_with_teacher:
+            return Scores(model=subject.uri, digest=identity.digest, parameters=self.teacher_parameters(subject))
         held_out = self._held_out(identity, subject, lambda: self._teacher_states)
         tasks = {
             task.name: self._classified(identity, task, subject, lambda: self._teacher_states)
@@ -274,7 +277,8 @@ class Evaluator:
         plan = Plan(self._store, self._prepared.evaluation)
         model = states()
         told = self._progress(f"held out: {subject.name}", len(plan), "sequences")
-        return self._store_made(key, score_held_out(plan, self._teacher_states, model, name=subject.name, told=told))
+        teacher = self._teacher_states if self._prepared.compares_with_teacher else None
+        return self._store_made(key, score_held_out(plan, teacher, model, name=subject.name, told=told))
 
     def _classified(
         self, identity: ModelIdentity, task: TaskReference, subject: Subject, states: Callable[[], States]

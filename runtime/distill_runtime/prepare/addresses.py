@@ -138,6 +138,7 @@ def fingerprint(work: Work, inputs: Inputs) -> str:
             # Without samples the fingerprint stays that of versions that had none.
             **({"samples": work.evaluation.samples.model_dump()} if work.evaluation.samples.count else {}),
             "training": _training(work),
+            "compared": work.compares_with_teacher,
             "precision": [work.training.precision, work.training.zero_stage == 0],
         }
     )

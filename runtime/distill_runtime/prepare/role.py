@@ -139,6 +139,8 @@ class _Preparation:
             vocabulary=vocabulary,
             train_signal=train_signal,
             held_out_signal=held_out_signal,
+            learns_from_teacher=work.learns_from_teacher,
+            compares_with_teacher=work.compares_with_teacher,
             teacher_canary=self._canary(tokenizer),
             total_steps=training_order(sizes, work.training, [source.share for source in sources]).total_steps,
             training_digest=training_digest(

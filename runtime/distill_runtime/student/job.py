@@ -111,7 +111,7 @@ def train(config: RunConfig, open_source: OpenSource = objectstore_source) -> Fa
     site = Site(config, prepared, store, ranks, cache, _student_folder(config, prepared, store, ranks, cache))
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         shutil.rmtree(site.scratch, ignore_errors=True)
-    source = open_source(store, config, prepared, cache, ranks) if _needs_teacher(config) else None
+    source = open_source(store, config, prepared, cache, ranks) if config.work.learns_from_teacher else None
     try:
         trainer = _make_trainer(site, source, fence, stop, progress)
         position = trainer.run()
@@ -144,10 +144,6 @@ def _end(site: Site, fence: Fence | None, position: Position, progress: Progress
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         shutil.rmtree(site.scratch, ignore_errors=True)
     return facts
-
-
-def _needs_teacher(config: RunConfig) -> bool:
-    return config.work.objective.distillation_weight > 0
 
 
 def _student_folder(config: RunConfig, prepared: Prepared, store: ObjectStore, ranks: Ranks, cache: Path) -> Path:

@@ -334,10 +334,25 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
         )
         for kind, dtype in (("hidden", "float16"), ("topk", "bfloat16"), ("sampled", "bfloat16"))
     ),
-    (
-        "spec.training",
-        {"optimizer": {"kind": "torch", "torch": {"name": "Adam", "arguments": {"momentum": 0.9}}}},
-        "spec.training.optimizer.torch: momentum is an argument of RMSprop and SGD only",
+    *(
+        (
+            "spec.training",
+            {"optimizer": {"kind": "torch", "torch": {"name": name, "arguments": {argument: value}}}},
+            f"spec.training.optimizer.torch: {argument} is an argument of {names} only",
+        )
+        for name, argument, value, names in (
+            ("SGD", "betas", [0.9, 0.99], "Adam, AdamW, Adamax, NAdam and RAdam"),
+            ("SGD", "eps", 1e-8, "Adadelta, Adam, AdamW, Adamax, NAdam, RAdam and RMSprop"),
+            ("SGD", "amsgrad", True, "Adam and AdamW"),
+            ("Adam", "momentum", 0.9, "RMSprop and SGD"),
+            ("Adam", "dampening", 0.5, "SGD"),
+            ("Adam", "nesterov", True, "SGD"),
+            ("Adam", "alpha", 0.9, "RMSprop"),
+            ("Adam", "centered", True, "RMSprop"),
+            ("Adam", "rho", 0.9, "Adadelta"),
+            ("Adam", "momentum_decay", 0.004, "NAdam"),
+            ("SGD", "decoupled_weight_decay", True, "Adam, NAdam and RAdam"),
+        )
     ),
     (
         "spec.training",
