@@ -49,7 +49,9 @@ def test_the_report_says_how_many_bytes_all_signals_take():
         steps=4,
         exported_step=2,
         model="file:///model",
+        packing_efficiency=0.98765,
     )
+    assert report.training["packingEfficiency"] == 0.9877
     # Training, held-out and classification plans: 20 targets each, 64 values of 4 bytes.
     assert report.signal["bytes"] == 3 * 20 * 64 * 4
     assert (report.steps, report.exported_step) == (4, 2)
