@@ -119,6 +119,8 @@ class Prepared(Record):
     """The signals of the training data."""
     held_out_signal: StoredSignal
     """The signals of held-out data and tasks: hidden states, whatever the training reads."""
+    signal_choice: str = "signal.kind names it."
+    """Why the training's signals are of their kind."""
     learns_from_teacher: bool = True
     """Are there to be signals of the training data?"""
     compares_with_teacher: bool = True

@@ -97,7 +97,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Signal": (
         Rule(
             "!has(self.dtype) || self.dtype in ['auto', 'float32'] "
-            "|| (self.kind == 'hidden') == (self.dtype == 'bfloat16')",
+            "|| (self.dtype == 'bfloat16' ? self.kind == 'hidden' : self.kind in ['topk', 'sampled'])",
             "dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
         ),
     ),

@@ -208,7 +208,9 @@ class SignalStatus(Reported):
     """What the teacher says, and how much of it is there."""
 
     kind: str = Field(default="", max_length=32)
-    """Kind of the signal."""
+    """Kind of the training data's signals."""
+    choice: str = Field(default="", max_length=1024)
+    """Why they are of this kind."""
     shards: int = 0
     """Shards in all."""
     shards_done: int = 0

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from distill_operator.api import DistillJob, InvalidJob, load_job, resolve_local_paths
+from distill_operator.api.quantities import amount
 from distill_operator.cli.display import display_for
 from distill_operator.cli.folder import RunFolder
 from distill_operator.cli.placement import this_machine
@@ -30,6 +31,7 @@ A job is one YAML file, a DistillJob: a teacher, a student, data, and a place fo
 
 \b
   distillctl validate job.yaml    all errors at once
+  distillctl plan job.yaml        sizes of its signals, and memory of both roles
   distillctl run job.yaml         the whole job on this machine; run it again and it continues
 """
 
@@ -51,6 +53,16 @@ Relative file:// paths in the manifest count from the manifest's folder.
 \b
 Exit codes: 0 finished, 65 the manifest, data or credentials are wrong, 75 something failed: try again,
 130 Ctrl-C, 143 ended by SIGTERM.
+"""
+
+PLAN_HELP = """Prepare a job and say what it will need, before a GPU is asked for.
+
+Which kind of signal its training data gets, and why; bytes of each kind; memory of teacher and student, part by part,
+and whether it fits the GPUs. It tokenises the data, which a later `run` or the cluster finds done where it has the same
+store.
+
+\b
+  distillctl plan job.yaml --gpu-memory 80Gi
 """
 
 app = typer.Typer(
@@ -88,16 +100,29 @@ def run(
         job = resolve_local_paths(_read(manifest), manifest.parent)
         if job.spec.suspend:
             raise Refusal(ExitCode.USER_ERROR, f"{manifest}: spec.suspend: is true; set it to false to run the job")
-        local_run = LocalRun(
-            job=job,
-            folder=RunFolder(folder or Path("distill-runs") / job.metadata.name),
-            machine=this_machine(),
-            display=display_for(console),
-            console=console,
-            grace=grace,
-            least_attempt=attempt,
-        )
-        code = local_run.run()
+        code = _local_run(job, folder, console, grace=grace, least_attempt=attempt).run()
+    except (InvalidJob, Refusal) as error:
+        code = _tell(errors, error)
+    raise typer.Exit(code)
+
+
+@app.command(help=PLAN_HELP)
+def plan(
+    manifest: Manifest,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="Memory of a GPU, as 80Gi: says whether both roles fit.", show_default=False)
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run.", show_default="distill-runs/NAME in the current folder"),
+    ] = None,
+) -> None:
+    """Prepares a job and says what it will need."""
+    errors, console = Console(stderr=True), Console()
+    try:
+        memory = None if gpu_memory is None else _memory(gpu_memory)
+        job = resolve_local_paths(_read(manifest), manifest.parent)
+        code = _local_run(job, folder, console).plan(memory)
     except (InvalidJob, Refusal) as error:
         code = _tell(errors, error)
     raise typer.Exit(code)
@@ -125,6 +150,27 @@ def version() -> None:
 def main() -> None:
     """The entry point."""
     app()
+
+
+def _local_run(
+    job: DistillJob, folder: Path | None, console: Console, *, grace: float = 60.0, least_attempt: int = 1
+) -> LocalRun:
+    return LocalRun(
+        job=job,
+        folder=RunFolder(folder or Path("distill-runs") / job.metadata.name),
+        machine=this_machine(),
+        display=display_for(console),
+        console=console,
+        grace=grace,
+        least_attempt=least_attempt,
+    )
+
+
+def _memory(text: str) -> int:
+    try:
+        return int(amount(text))
+    except ValueError as error:
+        raise Refusal(ExitCode.USER_ERROR, f"--gpu-memory {text}: is no amount of memory; write 80Gi") from error
 
 
 def _read(path: Path) -> DistillJob:

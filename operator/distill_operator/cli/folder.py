@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from distill_operator.cli.refusal import Refusal
 from distill_runtime.contract.outcome import ExitCode
+from distill_runtime.contract.plan import PLAN_FILE, JobPlan
 from distill_runtime.contract.run import RunConfig
 
 REPORTS = ("report.json", "report.html")
@@ -133,6 +134,21 @@ class RunFolder:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
+
+    def read_plan(self, container: str) -> JobPlan:
+        """What `prepare` says that the job will need.
+
+        Raises
+        ------
+        Refusal
+            It left nothing that this version understands.
+        """
+        path = self.state(container) / PLAN_FILE
+        try:
+            return JobPlan.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            message = f"prepare left no plan in {path}: distillctl and the runtime are of different versions"
+            raise Refusal(ExitCode.RETRY, message) from error
 
     def keep_reports(self, container: str) -> list[Path]:
         """Copies the report out of the container's state folder; returns what there is."""

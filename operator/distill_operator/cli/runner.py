@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from distill_operator.api import DistillJob
 from distill_operator.cli.display import Display
 from distill_operator.cli.folder import RunFolder
 from distill_operator.cli.placement import Machine, check_gpus, free_port, shares
+from distill_operator.cli.plans import plan_tables
 from distill_operator.cli.processes import Ended, Interrupts, Launch, last_lines, run_together
 from distill_operator.cli.refusal import Refusal
 from distill_operator.cli.results import score_table
@@ -89,6 +90,28 @@ class LocalRun:
             It can't start: too few GPUs, or another run is going on in this folder.
         """
         check_gpus(self.work, self.machine)
+        return self._locked(self._attempts, self._tell_results)
+
+    def plan(self, gpu_memory: int | None) -> int:
+        """Prepares the job, and prints what it will need. `gpu_memory`: bytes of a GPU, to say whether it fits.
+
+        Raises
+        ------
+        Refusal
+            Another run is going on in this folder.
+        """
+
+        def tell() -> int:
+            plan = self.folder.read_plan("prepare")
+            for table in plan_tables(plan, gpu_memory):
+                self.console.print(table)
+            self._print(f"Signal: {plan.signal.kind}: {plan.signal.why}")
+            return int(ExitCode.FINISHED)
+
+        return self._locked(self._prepare_and_plan, tell)
+
+    def _locked(self, work: Callable[[Interrupts], object], tell: Callable[[], int]) -> int:
+        """Does something in the folder, alone, and tells what came of it; returns the exit code."""
         patience = self.grace + 15
 
         def waiting() -> None:
@@ -97,12 +120,18 @@ class LocalRun:
         with self.folder.lock(patience, waiting) as self._lock, Interrupts() as interrupts:
             try:
                 with self.display:
-                    self._attempts(interrupts)
+                    work(interrupts)
             except _Failed as failure:
                 return self._tell_failure(failure.ended)
             except _Interrupted:
                 return self._tell_interrupt(interrupts)
-            return self._tell_results()
+            return tell()
+
+    def _prepare_and_plan(self, interrupts: Interrupts) -> None:
+        self._begin_attempt()
+        container = prepare_container()
+        asked = replace(container, environment={**container.environment, environment.PLAN: "yes"})
+        self._side_by_side([asked], interrupts)
 
     def _attempts(self, interrupts: Interrupts) -> None:
         """Attempts until one doesn't end for want of signals."""
@@ -117,15 +146,18 @@ class LocalRun:
                 self.display.say("Signals are missing: starting again, with the teacher.")
 
     def _attempt(self, interrupts: Interrupts, *, signals_needed: bool) -> None:
-        record = self.folder.next_attempt(self.job.metadata.uid, self.least_attempt)
-        self.folder.write_config(run_config(self.job, uid=record.uid, attempt=record.attempt))
-        self.display.say(f"Attempt {record.attempt} in {self.folder.path}")
+        self._begin_attempt()
         (prepared,) = self._side_by_side([prepare_container()], interrupts)
         facts = facts_of(prepared.outcome)
         self._first_facts = self._first_facts or facts
         for stage in stages(facts, self.work, signals_needed=signals_needed):
             self._teachers_started += stage.teachers
             self._side_by_side(self._containers(stage), interrupts)
+
+    def _begin_attempt(self) -> None:
+        record = self.folder.next_attempt(self.job.metadata.uid, self.least_attempt)
+        self.folder.write_config(run_config(self.job, uid=record.uid, attempt=record.attempt))
+        self.display.say(f"Attempt {record.attempt} in {self.folder.path}")
 
     def _containers(self, stage: Stage) -> list[Container]:
         teachers = teacher_containers(stage.teachers, evaluate=stage.evaluate_teacher)

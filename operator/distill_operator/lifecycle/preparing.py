@@ -29,7 +29,8 @@ def _prepared(case: Case, status: DistillJobStatus, outcome: Outcome) -> Distill
     # While the student trains, streamed signals come and go: they are complete when it has finished.
     complete = missing <= 0 and (case.spec.signal.mode != "streaming" or facts.training_finished)
     signal = SignalStatus(
-        kind=case.spec.signal.kind,
+        kind=facts.signal_kind or case.spec.signal.kind,
+        choice=facts.signal_choice[:1024],
         shards=max(0, facts.signal_shards),
         shards_done=there,
         reused_shards=there,

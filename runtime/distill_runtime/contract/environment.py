@@ -33,6 +33,8 @@ LOG_FORMAT = "DISTILL_LOG_FORMAT"
 EVALUATE_TEACHER = "DISTILL_EVALUATE_TEACHER"
 """`yes`: this teacher replica scores the teacher itself too, once no signal is missing. Any number of replicas may:
 they share the work."""
+PLAN = "DISTILL_PLAN"
+"""`yes`: `prepare` leaves `plan.json` in its state folder, which says what the job will need."""
 GRACE_SECONDS = "DISTILL_GRACE_SECONDS"
 """Time that a role gets to save its work after SIGTERM; 60 without it. Its container needs some 15 seconds more to
 end."""

@@ -70,6 +70,10 @@ class PrepareFacts(RoleFacts):
     """Held-out sequences."""
     signal_bytes: int = 0
     """Size of all signals."""
+    signal_kind: str = ""
+    """Kind of the training data's signals."""
+    signal_choice: str = ""
+    """Why they are of this kind."""
     training_digest: str = ""
     """Digest of all that determines the weights."""
     signal_digest: str = ""

@@ -34,7 +34,12 @@ TOKENIZER_FILES = (
     "tokenization*.py",
 )
 """Files of a model's folder that say how text becomes ids."""
-_SIZES = {"hidden": (), "topk": ("k",), "sampled": ("samples",)}
+_SIZES = {
+    "hidden": (),
+    "topk": ("k",),
+    "sampled": ("samples",),
+    "auto": ("k", "samples", "bandwidth", "reuses"),
+}
 """What says how much a signal holds, by its kind."""
 
 

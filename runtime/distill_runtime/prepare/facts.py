@@ -53,6 +53,8 @@ def facts_of(store: ObjectStore, config: RunConfig, prepared: Prepared, *, reuse
         signal_shards=sum(plan.shards for plan in plan_references(prepared).values()),
         signal_shards_missing=missing_shards(store, config, prepared),
         signal_bytes=signal_bytes(prepared),
+        signal_kind=prepared.train_signal.row.kind,
+        signal_choice=prepared.signal_choice,
         teacher_evaluations_missing=teacher_evaluations_missing(store, config, prepared),
         training_finished=store.exists(model),
         total_steps=prepared.total_steps,

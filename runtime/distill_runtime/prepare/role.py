@@ -1,6 +1,7 @@
 """The order of `prepare`."""
 
 import logging
+import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from distill_runtime import layout
+from distill_runtime.contract import environment
+from distill_runtime.contract.plan import PLAN_FILE
 from distill_runtime.contract.run import RunConfig, Work
 from distill_runtime.data.order import Share, training_order
 from distill_runtime.errors import UserError
@@ -16,14 +19,16 @@ from distill_runtime.prepare.facts import facts_of
 from distill_runtime.prepare.inputs import DataSet, Inputs, resolve_inputs
 from distill_runtime.prepared import ModelPin, PlanReference, Prepared, ResolvedPrecision, SourceShare
 from distill_runtime.process import Facts
-from distill_runtime.progress import ProgressReporter, cache_folder
+from distill_runtime.progress import ProgressReporter, cache_folder, state_folder, write_atomically
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 from distill_runtime.store.open import open_store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from distill_runtime.contract.plan import StoredKind
     from distill_runtime.prepare.plans import MadePlan, MadeTask
+    from distill_runtime.signals.head import HeadDescription
 
 CANARY_TEXT = (
     "Water boils at one hundred degrees Celsius at sea level. On a high mountain the air is thinner, so it boils "
@@ -58,9 +63,22 @@ def prepare(config: RunConfig) -> Facts:
         store.put(layout.prepared_key(config), prepared.model_dump_json().encode())
     else:
         log.info("nothing has changed since this job was prepared")
+    if os.environ.get(environment.PLAN) == "yes":
+        _write_plan(store, config.work, prepared, inputs, cache)
     facts = facts_of(store, config, prepared, reused=reused)
     progress.update(stage="done", message=f"{prepared.train.sequences} sequences, {prepared.total_steps} steps")
     return facts
+
+
+def _write_plan(store: ObjectStore, work: Work, prepared: Prepared, inputs: Inputs, cache: Path) -> None:
+    """Leaves what the job will need in the state folder."""
+    from distill_runtime.planning.job import known_of, plan_job
+    from distill_runtime.signals.head_source import describe_head
+
+    head = describe_head(inputs.teacher.folder, prepared.vocabulary)
+    known = known_of(store, work, prepared.train, prepared.total_steps, head, prepared.student, cache)
+    plan = plan_job(known, prepared, teacher=inputs.teacher.folder)
+    write_atomically(state_folder() / PLAN_FILE, plan.model_dump_json(by_alias=True, indent=2))
 
 
 def _stored(store: ObjectStore, config: RunConfig, wanted: str) -> Prepared | None:
@@ -115,17 +133,20 @@ class _Preparation:
         optimizer_states(work.training.optimizer)
         tokenizer, vocabulary = self._tokenizers()
         head = describe_head(inputs.teacher.folder, vocabulary)
-        row = training_row(work, hidden_size=head.hidden_size, vocabulary=vocabulary)
-        check_row(row)
+        if work.signal.kind != "auto":
+            check_row(training_row(work, kind=work.signal.kind, hidden_size=head.hidden_size, vocabulary=vocabulary))
         train, evaluation, tasks, samples = self._plans(tokenizer)
         self._progress.update(stage="initialise", message=None)
         student = self._student(vocabulary, train.reference)
         teacher_dtype, precision = self._precisions()
+        sizes = [len(shard.lengths) for shard in train.manifest.shards]
+        sources = self._sources(train)
+        steps = training_order(sizes, work.training, [source.share for source in sources]).total_steps
+        kind, why = self._signal_kind(train.reference, steps, head, student)
+        row = training_row(work, kind=kind, hidden_size=head.hidden_size, vocabulary=vocabulary)
         digest = inputs.teacher.pin.digest
         train_signal = stored_signal(digest, teacher_dtype, row)
         held_out_signal = stored_signal(digest, teacher_dtype, held_out_row(work, hidden_size=head.hidden_size))
-        sizes = [len(shard.lengths) for shard in train.manifest.shards]
-        sources = self._sources(train)
         prepared = Prepared(
             fingerprint=wanted,
             train=train.reference,
@@ -139,10 +160,11 @@ class _Preparation:
             vocabulary=vocabulary,
             train_signal=train_signal,
             held_out_signal=held_out_signal,
+            signal_choice=why,
             learns_from_teacher=work.learns_from_teacher,
             compares_with_teacher=work.compares_with_teacher,
             teacher_canary=self._canary(tokenizer),
-            total_steps=training_order(sizes, work.training, [source.share for source in sources]).total_steps,
+            total_steps=steps,
             training_digest=training_digest(
                 work,
                 train=train.reference,
@@ -158,6 +180,19 @@ class _Preparation:
             sources=sources,
         )
         return prepared, train.reused and (evaluation is None or evaluation.reused)
+
+    def _signal_kind(
+        self, train: PlanReference, steps: int, head: "HeadDescription", student: ModelPin
+    ) -> "tuple[StoredKind, str]":
+        """The kind of the training data's signals, and why."""
+        from distill_runtime.planning.job import known_of, plan_signal
+
+        named = self._work.signal.kind
+        if named != "auto":
+            return named, "signal.kind names it."
+        chosen = plan_signal(known_of(self._store, self._work, train, steps, head, student, self._cache))
+        log.info("signal.kind auto: %s is %s", chosen.kind, chosen.why)
+        return chosen.kind, chosen.why
 
     def _tokenizers(self) -> "tuple[PreTrainedTokenizerBase, int]":
         """The teacher's tokenizer, and the vocabulary that both models have."""

@@ -16,6 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from distill_runtime.contract.plan import StoredKind
 from distill_runtime.contract.run import Work
 
 VALUE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -30,7 +31,7 @@ class RowFormat(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["hidden", "topk", "sampled"]
+    kind: StoredKind
     dtype: Literal["bfloat16", "float16", "float32"] | None
     """Precision of the values; None where there are none (sampled)."""
     width: int
@@ -65,7 +66,7 @@ class RowFormat(BaseModel):
         return self.width if self.kind == "hidden" else self.row_bytes
 
 
-def training_row(work: Work, *, hidden_size: int, vocabulary: int) -> RowFormat:
+def training_row(work: Work, *, hidden_size: int, vocabulary: int, kind: StoredKind | None = None) -> RowFormat:
     """What is stored of each target of the training data.
 
     Parameters
@@ -74,9 +75,16 @@ def training_row(work: Work, *, hidden_size: int, vocabulary: int) -> RowFormat:
         Width of the teacher's states.
     vocabulary
         Real size of the vocabulary.
+    kind
+        Another kind than the one that the job names.
+
+    Raises
+    ------
+    ValueError
+        The job names none (`auto`), and none is given.
     """
     signal, temperature = work.signal, work.objective.temperature
-    match signal.kind:
+    match kind or signal.kind:
         case "hidden":
             return held_out_row(work, hidden_size=hidden_size)
         case "topk":
@@ -86,6 +94,8 @@ def training_row(work: Work, *, hidden_size: int, vocabulary: int) -> RowFormat:
             return RowFormat(
                 kind="sampled", dtype=None, width=signal.samples, vocabulary=vocabulary, temperature=temperature
             )
+        case "auto":
+            raise ValueError("signal.kind auto says what prepare chooses, and no row")
 
 
 def held_out_row(work: Work, *, hidden_size: int) -> RowFormat:

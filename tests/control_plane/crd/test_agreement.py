@@ -155,6 +155,9 @@ SPEC = some(
     ],
     signal=[
         {"kind": "topk"},
+        {"kind": "auto"},
+        {"kind": "auto", "dtype": "float32"},
+        {"kind": "auto", "dtype": "float16"},
         {"kind": "topk", "dtype": "float16", "k": 8},
         {"kind": "topk", "dtype": "bfloat16"},
         {"kind": "sampled", "dtype": "float32"},

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from distill_runtime.contract import environment
+from distill_runtime.contract.plan import PLAN_FILE, JobPlan
 from distill_runtime.contract.sections import Storage
 from distill_runtime.errors import UserError
 from tests.fixtures.models import save_tiny_model, tiny_tokenizer
@@ -48,6 +50,39 @@ def test_a_job_is_prepared_and_a_second_run_finds_it_so(job: Job) -> None:
     assert job.prepared == prepared
     assert job.objects == objects
     assert "nothing has changed" in second.log
+
+
+def test_auto_chooses_the_signal_once_and_says_why(job: Job) -> None:
+    fast = job.changed({"signal": {"kind": "auto", "bandwidth": 1e15}}).run()
+    assert fast.code == 0, fast.log
+    assert fast.facts["signalKind"] == "hidden"
+    assert fast.facts["signalChoice"].startswith("the most exact kind that moves in a quarter")
+    assert job.prepared.train_signal.row.kind == "hidden"
+    slow = job.changed({"signal": {"kind": "auto", "bandwidth": 1, "samples": 2}})
+    chosen = slow.run()
+    assert chosen.code == 0, chosen.log
+    assert chosen.facts["signalKind"] == "sampled"
+    assert chosen.facts["signalChoice"].startswith("the smallest kind")
+    assert chosen.facts["signalBytes"] < fast.facts["signalBytes"]
+    bound = slow.changed({"objective": {"divergences": [{"kind": "reverseKL"}]}}).run()
+    assert bound.facts["signalKind"] == "topk", "draws don't define the reverse KL"
+
+
+def test_a_plan_of_what_the_job_needs_is_left_where_it_is_asked_for(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = job.folder / "state" / PLAN_FILE
+    assert job.run().code == 0
+    assert not plan.exists()
+    monkeypatch.setenv(environment.PLAN, "yes")
+    measured = job.run()
+    assert measured.code == 0, measured.log
+    found = JobPlan.model_validate_json(plan.read_bytes())
+    assert found.signal.bandwidth_measured
+    assert found.signal.kind == "hidden"
+    assert [kind.kind for kind in found.signal.kinds] == ["hidden", "topk", "sampled"]
+    hidden = found.signal.kinds[0]
+    assert hidden.total_bytes == job.prepared.train.targets * 64 * 2
+    assert [role.role for role in found.memory] == ["teacher", "student"]
+    assert all(role.total > role.parameters for role in found.memory)
 
 
 WITHOUT_ENGINES = """

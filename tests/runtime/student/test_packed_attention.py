@@ -63,7 +63,7 @@ def student(family: str, attention: str, **options: Any) -> DistilledStudent:
             if "norm" not in name:
                 parameter.mul_(4.0)
     head = HeadDescription(hidden_size=64, padded_vocabulary=VOCABULARY, vocabulary=VOCABULARY)
-    return DistilledStudent(model.eval(), head=head, teacher_head=None, objective=Objective())
+    return DistilledStudent(model.eval(), head=head, objective=Objective())
 
 
 def segments() -> dict[int, Sequence]:

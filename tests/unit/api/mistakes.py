@@ -76,7 +76,7 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
         "hybird",
         "spec.signal.mode: must be 'hybrid', 'streaming' or 'offline', got \"hybird\"",
     ),
-    ("spec.signal.kind", "logits", "spec.signal.kind: must be 'hidden', 'topk' or 'sampled', got \"logits\""),
+    ("spec.signal.kind", "logits", "spec.signal.kind: must be 'hidden', 'topk', 'sampled' or 'auto', got \"logits\""),
     ("spec.signal.k", 0, "spec.signal.k: must be at least 1, got 0"),
     ("spec.signal.samples", 4097, "spec.signal.samples: must be at most 4096, got 4097"),
     ("spec.training.zeroStage", 4, "spec.training.zeroStage: must be 0, 1, 2 or 3, got 4"),
@@ -332,7 +332,13 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
             {"kind": kind, "dtype": dtype},
             "spec.signal: dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
         )
-        for kind, dtype in (("hidden", "float16"), ("topk", "bfloat16"), ("sampled", "bfloat16"))
+        for kind, dtype in (
+            ("hidden", "float16"),
+            ("topk", "bfloat16"),
+            ("sampled", "bfloat16"),
+            ("auto", "bfloat16"),
+            ("auto", "float16"),
+        )
     ),
     *(
         (

@@ -53,17 +53,24 @@ def test_a_second_run_in_the_folder_is_refused_with_the_first_ones_process(tmp_p
 
 
 def test_what_is_left_of_a_dead_run_is_waited_for(tmp_path: Path) -> None:
-    # A run that dies and leaves a container behind, which ends a moment later.
+    # A run that dies and leaves a container behind, which ends once somebody waits for it.
+    waiting = tmp_path / "waiting"
     program = (
         "import subprocess, sys, pathlib\n"
         "from distill_operator.cli.folder import RunFolder\n"
         "lock = RunFolder(pathlib.Path(sys.argv[1])).lock(0, lambda: None)\n"
         "descriptor = lock.__enter__()\n"
-        "subprocess.Popen(['sleep', '1.5'], pass_fds=[descriptor], stdout=subprocess.DEVNULL)\n"
+        "container = f'until [ -e {sys.argv[2]} ]; do sleep 0.1; done'\n"
+        "subprocess.Popen(['timeout', '60', 'sh', '-c', container], pass_fds=[descriptor], stdout=subprocess.DEVNULL)\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, str(tmp_path), str(waiting)], check=True, timeout=60)
     waited: list[str] = []
-    with RunFolder(tmp_path).lock(30, lambda: waited.append("told")):
+
+    def told() -> None:
+        waited.append("told")
+        waiting.touch()
+
+    with RunFolder(tmp_path).lock(30, told):
         pass
     assert waited == ["told"]
 

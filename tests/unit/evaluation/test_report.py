@@ -133,6 +133,7 @@ def test_the_samples_are_side_by_side_in_page_and_document():
     text = "".join(Page(render(report)).text)
     (sample,) = report.samples
     for said in (sample.prompt, sample.reference, sample.teacher, sample.student_before, sample.student_after):
+        assert said is not None
         assert said in text
     assert json.loads(report.model_dump_json(by_alias=True))["samples"][0]["studentBefore"] == "the the the"
     assert "Samples" not in "".join(Page(render(bare_report())).text)
