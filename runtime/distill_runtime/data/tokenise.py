@@ -142,6 +142,11 @@ def tokenise(
         bad.check()
         if progress is not None:
             progress.update(stage="tokenise", done=counts.rows, unit="rows", message=name)
+    _tell_losses(files, counts, bad, name, limit)
+
+
+def _tell_losses(files: Many[DataSource], counts: Counts, bad: BadRows, name: str, limit: str) -> None:
+    """Logs what was dropped and cut off. Raises UserError where nothing is left."""
     if counts.sequences == 0:
         raise UserError(_why_nothing_is_left(files, counts, bad, name, limit), reason="NoData")
     if counts.dropped or counts.truncated:
