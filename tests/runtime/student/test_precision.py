@@ -103,9 +103,9 @@ def test_an_adapter_of_a_bfloat16_model_trains_like_one_of_a_float32_model(scena
     assert all("facts" in outcome for outcome in done.outcomes().values()), done.outcomes()
     for kind in ("lora", "dora"):
         wanted = scenario.losses(f"{kind}-float32")
-        assert wanted[0] != pytest.approx(wanted[-1], rel=0.05)
+        assert wanted[0] != pytest.approx(wanted[-1], rel=0.03), "the adapter must have learned something"
         for stage in (1, 3):
-            assert scenario.losses(f"{kind}-zero{stage}") == pytest.approx(wanted, rel=HALF)
+            assert scenario.losses(f"{kind}-zero{stage}") == pytest.approx(wanted, rel=HALF / 10)
 
 
 def test_bfloat16_goes_on_from_its_float32_weights_with_other_workers(scenario: Scenario) -> None:
