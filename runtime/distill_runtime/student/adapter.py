@@ -95,16 +95,16 @@ def _check_targets(model: PreTrainedModel, adapter: Adapter) -> None:
     kept = (model.get_output_embeddings(), model.get_input_embeddings())
     for target in adapter.target_modules or []:
         found = [name for name in modules if name == target or name.endswith(f".{target}")]
-        if not found or not any(isinstance(modules[name], (*LINEAR, nn.Embedding)) for name in found):
-            linear = sorted({name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, LINEAR)})
-            raise UserError(
-                f"{FIELD}.targetModules: the student has no linear layer {target}; it has {', '.join(linear)}.",
-                reason="BadAdapter",
-            )
         if any(modules[name] is module for name in found for module in kept):
             raise UserError(
                 f"{FIELD}.targetModules: {target} is the output head or the input embedding, which an adapter can't "
                 "train here, since the objective reads the head's own weight: leave it out.",
+                reason="BadAdapter",
+            )
+        if not any(isinstance(modules[name], LINEAR) for name in found):
+            linear = sorted({name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, LINEAR)})
+            raise UserError(
+                f"{FIELD}.targetModules: the student has no linear layer {target}; it has {', '.join(linear)}.",
                 reason="BadAdapter",
             )
 

@@ -61,8 +61,8 @@ def _with_frozen(
 
 
 def _address(prepared: Prepared, store: ObjectStore) -> str:
-    """The initial student as peft's users name a model: on the Hub by its name, elsewhere by its URI."""
+    """The initial student as peft's users name a model: by its name on the Hub, its path on disk, else by its URI."""
     uri = prepared.student.uri
     if uri.startswith("hf://"):
         return uri.removeprefix("hf://").partition("@")[0]
-    return uri.replace("store://", f"{store.uri}/", 1)
+    return uri.replace("store://", f"{store.uri}/", 1).removeprefix("file://")

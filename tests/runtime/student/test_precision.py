@@ -89,6 +89,25 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
     return make_scenario(tmp_path_factory.mktemp("bfloat16"), vocabulary=3201)
 
 
+def test_an_adapter_of_a_bfloat16_model_trains_like_one_of_a_float32_model(scenario: Scenario) -> None:
+    """DeepSpeed trains one precision: a float32 adapter on a 16-bit model would fail in the first step of ZeRO-3."""
+    configs: list[Path] = []
+    for kind in ("lora", "dora"):
+        student = {"model": f"file://{scenario.student}", "gpusPerWorker": 0, "adapter": {"kind": kind, "rank": 4}}
+        for stage in (1, 3):
+            configs.append(scenario.config(f"{kind}-zero{stage}", student=student, training=training(stage)))
+        whole = {**training(0), "precision": "float32"}
+        configs.append(scenario.config(f"{kind}-float32", student=student, training=whole))
+    done = launch(2, configs, scenario.root / "adapters")
+    assert done.code == 0, done.log[-4000:]
+    assert all("facts" in outcome for outcome in done.outcomes().values()), done.outcomes()
+    for kind in ("lora", "dora"):
+        wanted = scenario.losses(f"{kind}-float32")
+        assert wanted[0] != pytest.approx(wanted[-1], rel=0.03), "the adapter must have learned something"
+        for stage in (1, 3):
+            assert scenario.losses(f"{kind}-zero{stage}") == pytest.approx(wanted, rel=HALF / 10)
+
+
 def test_bfloat16_goes_on_from_its_float32_weights_with_other_workers(scenario: Scenario) -> None:
     for attempt, world in ((1, 2), (2, 1)):
         configs = [scenario.config(f"zero{s}", attempt=attempt, training=training(s)) for s in STAGES]

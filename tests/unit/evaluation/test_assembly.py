@@ -1,11 +1,17 @@
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from distill_runtime.contract.facts import MOST_FACTS
 from distill_runtime.contract.report import TaskScores
-from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective
-from distill_runtime.evaluation.assembly import assemble, facts_of, objective_in_words
+from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective, Optimizer, Student
+from distill_runtime.evaluation.assembly import (
+    assemble,
+    facts_of,
+    objective_in_words,
+    optimizer_in_words,
+    trained_in_words,
+)
 from tests.fixtures.evaluations import evaluation_config, evaluation_prepared
 from tests.fixtures.reports import sample_curves, sample_report
 
@@ -83,3 +89,20 @@ def test_of_very_many_tasks_the_last_ones_are_only_in_the_report():
     assert told == {f"task-{number}" for number in range(len(told))}
     assert len(told) >= 7
     assert facts["tasksLeftOut"] == 32 - len(told)
+
+
+def test_what_is_trained_and_with_which_optimizer_is_said_in_words() -> None:
+    def student(**options: Any) -> Student:
+        return Student.model_validate({"model": "hf://a/b", **options})
+
+    assert trained_in_words(student()) == "all weights"
+    assert (
+        trained_in_words(student(freeze=["embeddings", "model.layers.0.*"])) == "all but embeddings, model.layers.0.*"
+    )
+    adapter = {"kind": "lora", "rank": 8, "rankStabilised": True, "targetModules": ["q_proj", "v_proj"]}
+    words = "a LoRA adapter of rank 8, alpha 32, rank-stabilised in q_proj, v_proj"
+    assert trained_in_words(student(adapter=adapter)) == words
+    assert optimizer_in_words(Optimizer(kind="sgd")) == "sgd"
+    made = {"kind": "torch", "torch": {"name": "SGD", "arguments": {"momentum": 0.9, "nesterov": True}}}
+    assert optimizer_in_words(Optimizer.model_validate(made)) == "SGD (momentum 0.9, nesterov True)"
+    assert optimizer_in_words(Optimizer.model_validate({"kind": "torch", "torch": {"name": "Adamax"}})) == "Adamax"
