@@ -30,6 +30,7 @@ def data_uris(job: DistillJob) -> list[tuple[str, str]]:
         *_each("spec.data.train", data.train),
         *_each("spec.data.evaluation", data.evaluation),
         *((f"spec.evaluation.tasks[{index}].data", task.data) for index, task in enumerate(job.spec.evaluation.tasks)),
+        *_each("spec.evaluation.harness.include", job.spec.evaluation.harness.include),
     ]
 
 

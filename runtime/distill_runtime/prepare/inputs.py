@@ -6,6 +6,7 @@ from pathlib import Path
 from distill_runtime.contract.run import Work
 from distill_runtime.data.files import DataFile, find_files
 from distill_runtime.models import ResolvedModel, resolve_model
+from distill_runtime.prepare.harness import definitions_folder
 from distill_runtime.store.base import ObjectStore
 
 
@@ -22,6 +23,8 @@ class Inputs:
     evaluation: list[DataFile]
     tasks: dict[str, list[DataFile]]
     """Files of each task, by its name."""
+    definitions: Path | None = None
+    """The folder of `evaluation.harness.include`."""
 
 
 def resolve_inputs(work: Work, *, store: ObjectStore, cache: Path) -> Inputs:
@@ -44,6 +47,7 @@ def resolve_inputs(work: Work, *, store: ObjectStore, cache: Path) -> Inputs:
         # Data first: a name that is misspelt shows before a large model is downloaded.
         train=find_files(_uris(work.data.train), work.storage),
         evaluation=find_files(_uris(work.data.evaluation), work.storage) if work.data.evaluation else [],
+        definitions=definitions_folder(work.evaluation.harness, work.storage, cache=cache),
         tasks={task.name: find_files([task.data], work.storage) for task in work.evaluation.tasks},
         teacher=resolve_model(work.teacher.model, work.storage, cache=cache, store=store),
         student=student,
