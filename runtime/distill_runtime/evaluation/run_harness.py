@@ -106,19 +106,19 @@ def task_manager(request: HarnessRequest) -> "TaskManager":
 
 
 def load_task(manager: "TaskManager", task: HarnessTask) -> LoadedTask:
-    """Loads a task's data, or that of all tasks of a group.
+    """Loads a task's data, or that of all tasks of a group, and makes its prompts once.
 
     Raises
     ------
     UserError
-        There is no such task, its data can't be loaded, it has none, or it runs code that the model writes.
+        There is no such task, its data can't be loaded, it has none, no prompts can be made of it, or it runs code that
+        the model writes.
     RetryError
         A server that has the data doesn't answer.
     """
-    tasks = _load(manager, task)
     counted: dict[str, Any] = {}
     documents = 0
-    for name, one in sorted(tasks.items()):
+    for name, one in sorted(_load(manager, task).items()):
         if getattr(one, "UNSAFE_CODE", False):
             raise UserError(
                 f"evaluation.harness: task {name} runs code that the model writes, which is not allowed: take it out.",
@@ -127,12 +127,29 @@ def load_task(manager: "TaskManager", task: HarnessTask) -> LoadedTask:
         scored = list(islice(one.eval_docs, task.limit))
         if not scored:
             raise UserError(f"evaluation.harness: task {name} has no documents.", reason="BadTask")
-        own = one.config.num_fewshot
-        shown = own if own == 0 or task.num_fewshot is None else task.num_fewshot
-        examples = list(one.fewshot_docs() or []) if shown else []
-        counted[name] = [_digest(scored), _digest(examples)]
+        counted[name] = [_digest(scored), _digest(_examples(task, name, one))]
         documents += len(scored)
     return LoadedTask(task=task.task, documents=documents, digest=digest_of(counted))
+
+
+def _examples(task: HarnessTask, name: str, loaded: Any) -> list[Any]:
+    """The documents that solved examples come from, after the prompts of all documents were made as for a model."""
+    from jinja2 import TemplateError
+
+    own = loaded.config.num_fewshot
+    shown = own if own == 0 or task.num_fewshot is None else task.num_fewshot  # The library's own rule.
+    loaded.set_config(key="num_fewshot", value=shown or 0)
+    loaded.set_fewshot_seed(seed=0)
+    try:
+        examples = list(loaded.fewshot_docs() or []) if shown else []
+        loaded.build_all_requests(limit=task.limit)
+    except (TemplateError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"evaluation.harness: no prompts can be made of the documents of task {name} with {shown or 0} solved "
+            f"examples ({_cause(error)}): mend its definition, or set numFewshot.",
+            reason="BadTask",
+        ) from error
+    return examples
 
 
 def _digest(documents: list[Any]) -> str:
@@ -239,15 +256,25 @@ def score_task(manager: "TaskManager", task: HarnessTask, model: Any, *, chat_te
 
 
 def entries_of(asked: str, found: dict[str, Any]) -> list[HarnessEntry]:
-    """What `simple_evaluate` found, by task; what was asked for comes first. A group without an aggregate has no entry
-    of its own."""
+    """What `simple_evaluate` found, by task: what was asked for comes first, then its parts. Where that is a group
+    without an aggregate, its tasks count as asked for themselves."""
     scored = {**found.get("groups", {}), **found["results"]}
     names = sorted(scored, key=lambda name: (name != asked, name))
-    entries = [_entry(name, asked, scored[name], found) for name in names]
-    return [entry for entry in entries if entry.metrics]
+    entries = [entry for entry in (_entry(name, scored[name], found) for name in names) if entry.metrics]
+    if not any(entry.task == asked for entry in entries):
+        return entries
+    return [entry.model_copy(update={"part_of": None if entry.task == asked else asked}) for entry in entries]
 
 
-def _entry(name: str, asked: str, values: dict[str, Any], found: dict[str, Any]) -> HarnessEntry:
+def _tasks_of(name: str, found: dict[str, Any]) -> set[str]:
+    """The tasks of a group and of its groups; a task is its own."""
+    if name in found["n-samples"]:
+        return {name}
+    parts = found.get("group_subtasks", {}).get(name, [])
+    return set().union(*(_tasks_of(part, found) for part in parts))
+
+
+def _entry(name: str, values: dict[str, Any], found: dict[str, Any]) -> HarnessEntry:
     metrics: dict[str, float] = {}
     errors: dict[str, float] = {}
     for key, value in values.items():
@@ -258,15 +285,13 @@ def _entry(name: str, asked: str, values: dict[str, Any], found: dict[str, Any])
         metric = metric.removesuffix("_stderr")
         known[metric if filtered == "none" else f"{metric},{filtered}"] = float(value)
     better = found.get("higher_is_better", {}).get(name) or {}
-    counts = found.get("n-samples", {})
-    leaves = [name] if name in counts else list(counts)
     return HarnessEntry(
         task=name,
-        documents=sum(int(counts[leaf]["effective"]) for leaf in leaves),
+        documents=sum(int(found["n-samples"][task]["effective"]) for task in _tasks_of(name, found)),
         metrics=metrics,
         standard_errors=errors,
         lower_is_better=[metric for metric in metrics if better.get(metric.partition(",")[0]) is False],
-        part_of=None if name == asked else asked,
+        part_of=None,
     )
 
 

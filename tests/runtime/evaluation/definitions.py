@@ -38,6 +38,8 @@ metric_list:
 """
 GROUP = """group: capitals
 task: [capitals_choice, capitals_written]
+aggregate_metric_list:
+  - {metric: acc, aggregation: mean, weight_by_size: true}
 """
 QUESTIONS = [
     ("what is the capital of france?", ["paris", "the fox"], 0),

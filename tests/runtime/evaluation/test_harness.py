@@ -136,6 +136,8 @@ def scored(job: TinyJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def test_scores_are_those_computed_from_the_models_own_logits(job: TinyJob, scored: dict[str, ScoredTask]):
     by_task = {entry.task: entry for entry in scored["capitals"].entries}
+    assert set(by_task) == {"capitals", "capitals_choice", "capitals_written"}
+    assert by_task["capitals"].metrics["acc"] == by_task["capitals_choice"].metrics["acc"]
     choice = by_task["capitals_choice"]
     assert choice.metrics["acc"] == pytest.approx(answers_by_likelihood(job.trained, length=False))
     assert choice.metrics["acc_norm"] == pytest.approx(answers_by_likelihood(job.trained, length=True))
@@ -156,15 +158,42 @@ def test_of_a_group_its_aggregate_comes_first_and_what_is_no_number_is_left_out(
             "b": {"alias": "b", "acc,none": 0.5, "acc_stderr,none": "N/A", "sample_len": 2},
             "a": {"exact_match,strict-match": 0.25, "exact_match_stderr,strict-match": 0.1, "f1,none": float("nan")},
         },
-        "groups": {"z": {"acc,none": 0.4, " ": " "}},
+        "groups": {"z": {"acc,none": 0.4, " ": " "}, "y": {"acc,none": 0.3}},
+        "group_subtasks": {"z": ["y", "b"], "y": ["a"]},
         "higher_is_better": {"b": {"acc": False}},
         "n-samples": {"a": {"effective": 2, "original": 9}, "b": {"effective": 3, "original": 9}},
     }
-    group, first, second = entries_of("z", found)
+    group, first, second, inner = entries_of("z", found)
+    assert (inner.task, inner.documents, inner.part_of) == ("y", 2, "z")
     assert (group.task, group.metrics, group.documents, group.part_of) == ("z", {"acc": 0.4}, 5, None)
     assert first.metrics == {"exact_match,strict-match": 0.25}
     assert first.standard_errors == {"exact_match,strict-match": 0.1}
     assert (second.lower_is_better, second.standard_errors, second.part_of) == (["acc"], {}, "z")
+
+
+def test_the_tasks_of_a_group_without_an_aggregate_count_as_asked_for():
+    found = {
+        "results": {"a": {"acc,none": 0.5}, "b": {"acc,none": 0.25}},
+        "group_subtasks": {"z": ["a", "b"]},
+        "n-samples": {"a": {"effective": 2}, "b": {"effective": 3}},
+    }
+    assert [(entry.task, entry.part_of) for entry in entries_of("z", found)] == [("a", None), ("b", None)]
+
+
+def test_documents_of_which_no_prompt_can_be_made_are_told_before_a_model_is_there(tmp_path: Path, definitions: Path):
+    too_many = [HarnessTask(task="capitals_choice", num_fewshot=90)]
+    with pytest.raises(
+        UserError, match=r"of task capitals_choice with 90 solved examples \(ValueError: .*set numFewshot"
+    ):
+        loaded(definitions, "capitals_choice", cache=tmp_path, tasks=too_many)
+    data = definitions / "data" / "capitals.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows[3] = {"choices": ["a"], "answer": 0, "question": None}
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    written = definitions / "written.yaml"
+    written.write_text(written.read_text().replace("{{question}}", "{{question.strip()}}"))
+    with pytest.raises(UserError, match=r"documents of task capitals_written with 0 solved examples \(UndefinedError"):
+        loaded(definitions, "capitals_written", cache=tmp_path)
 
 
 def test_documents_that_changed_since_prepare_are_refused(tmp_path: Path, definitions: Path):
