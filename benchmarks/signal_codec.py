@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 
 from distill_runtime.digests import digest_of_bytes
 from distill_runtime.signals.codec import DTYPES, copy_span, decode_span, encode_shard
+from distill_runtime.signals.row_format import RowFormat
 from distill_runtime.signals.spans import EncodedShard
 
 REPEATS = 7
@@ -30,17 +31,17 @@ def best_seconds(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def decode_whole(encoded: EncodedShard, dtype: str) -> list[torch.Tensor]:
+def decode_whole(encoded: EncodedShard, row: RowFormat) -> list[torch.Tensor]:
     """A whole shard: one checksum over all of it."""
     assert digest_of_bytes(encoded.data) == encoded.sha256
     view = memoryview(encoded.data)
-    return [copy_span(view[s.start : s.start + s.length], s, encoded.hidden_size, dtype) for s in encoded.spans]
+    return [copy_span(view[s.start : s.start + s.length], s, row) for s in encoded.spans]
 
 
-def decode_ranges(encoded: EncodedShard, dtype: str) -> list[torch.Tensor]:
+def decode_ranges(encoded: EncodedShard, row: RowFormat) -> list[torch.Tensor]:
     """Each sequence by itself: one checksum for each."""
     view = memoryview(encoded.data)
-    return [decode_span(view[s.start : s.start + s.length], s, encoded.hidden_size, dtype) for s in encoded.spans]
+    return [decode_span(view[s.start : s.start + s.length], s, row) for s in encoded.spans]
 
 
 def main() -> None:
@@ -48,22 +49,23 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16_384)
     parser.add_argument("--hidden", type=int, default=2_560)
     parser.add_argument("--sequences", type=int, default=64)
-    parser.add_argument("--dtype", choices=sorted(DTYPES), default="bfloat16")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     arguments = parser.parse_args()
+    row = RowFormat(kind="hidden", dtype=arguments.dtype, width=arguments.hidden)
     torch.manual_seed(0)
     stored = torch.randn(arguments.rows, arguments.hidden).to(DTYPES[arguments.dtype])
     rows = [block.clone() for block in torch.tensor_split(stored, arguments.sequences)]
     targets = [len(block) for block in rows]
-    encoded = encode_shard(rows, targets, arguments.dtype)
+    encoded = encode_shard(rows, targets, row)
     plain = save({"states": stored})
     measured = {
         "plain save (one tensor, ready)": lambda: save({"states": stored}),
         "plain cat and save": lambda: save({"states": torch.cat(rows)}),
-        "encode (finite check, checksums)": lambda: encode_shard(rows, targets, arguments.dtype),
+        "encode (finite check, checksums)": lambda: encode_shard(rows, targets, row),
         "sha256 alone": lambda: digest_of_bytes(encoded.data),
         "plain load": lambda: load(plain),
-        "decode a whole shard, verified": lambda: decode_whole(encoded, arguments.dtype),
-        "decode each sequence, verified": lambda: decode_ranges(encoded, arguments.dtype),
+        "decode a whole shard, verified": lambda: decode_whole(encoded, row),
+        "decode each sequence, verified": lambda: decode_ranges(encoded, row),
     }
     size = stored.nbytes / 2**20
     print(f"{arguments.dtype} [{arguments.rows}, {arguments.hidden}], {size:.0f} MiB, {arguments.sequences} sequences,")

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
+from distill_runtime.data.order import Share
 from distill_runtime.errors import RetryError
+from distill_runtime.signals.row_format import RowFormat
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 
 ResolvedPrecision = Literal["float32", "bfloat16", "float16"]
@@ -42,6 +44,43 @@ class PlanReference(Record):
     sequences: int
     tokens: int
     targets: int
+
+
+class StoredSignal(Record):
+    """What of the teacher is stored about the targets of a plan."""
+
+    digest: str
+    """Digest of the teacher and the row's format: names the folder of these signals."""
+    row: RowFormat
+    """What is stored of one target."""
+
+
+class SourceCounts(Record):
+    """What became of the rows of one source of a plan."""
+
+    rows: int
+    """Rows read, bad ones included."""
+    sequences: int
+    """Rows that became a sequence. A source's sequences follow those of the one before."""
+    tokens: int
+    targets: int
+    dropped_rows: int
+    truncated_rows: int
+    bad_rows: int
+
+
+class SourceShare(SourceCounts):
+    """One of `data.sources`, and its share in an epoch."""
+
+    uri: str
+    weight: float
+    epoch_sequences: int
+    """Sequences of it that one epoch reads; one that is read twice counts twice."""
+
+    @property
+    def share(self) -> Share:
+        """For the order of training."""
+        return Share(self.sequences, self.weight)
 
 
 class TaskReference(Record):
@@ -96,8 +135,10 @@ class Prepared(Record):
     """The student's precision with `auto` resolved."""
     vocabulary: int
     """Real size of the vocabulary: ids at and above it are padding on either side."""
-    signal_digest: str
-    """Digest of the teacher and the signal's spec: names the folder of its signals."""
+    train_signal: StoredSignal
+    """The signals of the training data."""
+    held_out_signal: StoredSignal
+    """The signals of held-out data and tasks: hidden states, whatever the training reads."""
     teacher_canary: list[int]
     """Token ids of a short text that every teacher replica scores before it takes work."""
     total_steps: int
@@ -106,6 +147,8 @@ class Prepared(Record):
     """Digest of all that determines the trained weights; not workers, micro-batch, packing or ZeRO stage."""
     report: dict[str, int | float | str]
     """Counts for the report: rows read, dropped, truncated, bad."""
+    sources: list[SourceShare] = []
+    """Those of `data.sources`, in the order of the data; none where there is `data.train`."""
 
 
 def read_prepared(store: ObjectStore, config: RunConfig) -> Prepared:

@@ -16,7 +16,8 @@ class Policy(Section):
     """Longest time until all pods of an attempt run. Then both halves are released; the job fails if nothing started,
     and is tried again if only one half did."""
     stall_timeout_seconds: int = Field(default=1800, ge=10, le=2**31 - 1)
-    """Longest time without a step, a shard or an evaluated example before an attempt is ended as stalled."""
+    """Longest time without a step, a shard or an evaluated example before an attempt is ended as stalled. Pods don't
+    get on while they wait for a store that can't be reached: so it bounds the outages that are waited for too."""
     node_lost_seconds: int = Field(default=60, ge=0, le=86400)
     """How long a pod on a node that doesn't answer is waited for before it is replaced."""
     checkpoint_grace_seconds: int = Field(default=120, ge=1, le=86400)

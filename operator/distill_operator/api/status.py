@@ -153,7 +153,7 @@ class Prepared(Reported):
     training_digest: str = Field(default="", max_length=128)
     """Digest of all that determines the weights."""
     signal_digest: str = Field(default="", max_length=128)
-    """Digest of all that determines the signals."""
+    """Digest of all that determines the training data's signals."""
     reused_plan: bool = False
     """The data had been tokenised by an earlier job."""
 

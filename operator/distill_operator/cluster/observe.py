@@ -110,6 +110,7 @@ def pod_of(item: Object, *, gone: bool = False) -> Pod:
         disrupted=_true_reason(conditions.get("DisruptionTarget", {})),
         outcome=next((outcome for outcome in map(_outcome, ends) if outcome), None),
         exit_code=ends[0].get("exitCode") if ends else None,
+        ended=_time(ends[0]["finishedAt"]) if ends and ends[0].get("finishedAt") else None,
         out_of_memory=any(end.get("reason") == OUT_OF_MEMORY for end in ends),
         restarts=container.get("restartCount", 0),
         reason=status.get("reason", ""),

@@ -39,6 +39,8 @@ class Pod:
     """Its container's last word, also from before a restart in place."""
     exit_code: int | None = None
     """Of the container that ended last; None while none has."""
+    ended: datetime | None = None
+    """When that container ended, by its node's clock."""
     out_of_memory: bool = False
     """The kernel killed the container that ended last."""
     restarts: int = 0

@@ -1,14 +1,20 @@
 """The student's pods: finished by the word of worker 0 alone; the loss of any worker ends the attempt."""
 
+from datetime import datetime
+
 from distill_operator.api.status import DistillJobStatus
-from distill_operator.lifecycle.case import Case, Step, working
+from distill_operator.lifecycle.case import Case, Step, seconds, working
 from distill_operator.lifecycle.ends import end_attempt
 from distill_operator.lifecycle.finishing import finished_pod, take_facts
 from distill_operator.lifecycle.observed import Pod
-from distill_operator.lifecycle.outcomes import DISRUPTED, Verdict, verdicts
+from distill_operator.lifecycle.outcomes import DISRUPTED, Verdict, verdict, verdicts
 from distill_operator.lifecycle.progress import finite, steps_done
 from distill_runtime.contract.facts import StudentFacts
 from distill_runtime.contract.outcome import Outcome
+
+ECHO_SECONDS = 10
+"""A worker crashes when it loses its peer, and is heard of first: why the peer was lost is told a little later. So long
+after a crash other workers may say more about why."""
 
 
 def students_finished(case: Case, status: DistillJobStatus) -> Step:
@@ -49,6 +55,9 @@ def students_lost(case: Case, status: DistillJobStatus) -> Step:
     lost = lost or next((one for one in (_replacement(status, pod) for pod in pods) if one is not None), None)
     if lost is None:
         return Step(status)
+    due = _others_heard(case, lost)
+    if due is not None:
+        return Step(status, due)
     ended = end_attempt(
         case,
         status,
@@ -59,6 +68,16 @@ def students_lost(case: Case, status: DistillJobStatus) -> Step:
         needs_signals=lost.kind == "needsSignals",
     )
     return Step(ended)
+
+
+def _others_heard(case: Case, lost: Verdict) -> datetime | None:
+    """Until when a crash waits for the word of workers that still run; None where nothing is waited for."""
+    ended = lost.pod.ended
+    if lost.kind != "crash" or lost.pod.gone or ended is None:
+        return None
+    due = ended + seconds(ECHO_SECONDS)
+    silent = any(verdict(pod) is None for pod in case.living("student"))
+    return due if silent and ended <= case.now < due else None
 
 
 def _replacement(status: DistillJobStatus, pod: Pod) -> Verdict | None:

@@ -73,7 +73,7 @@ class PrepareFacts(RoleFacts):
     training_digest: str = ""
     """Digest of all that determines the weights."""
     signal_digest: str = ""
-    """Digest of all that determines the signals."""
+    """Digest of all that determines the training data's signals."""
     reused_plan: bool = False
     """The data had been tokenised by an earlier job."""
 
@@ -116,6 +116,8 @@ class StudentFacts(RoleFacts):
     """Held-out loss of the exported weights."""
     wait_fraction: float = 0.0
     """Part of the time that the student waited for signals."""
+    packing_efficiency: float | None = None
+    """Part of the tokens of the student's rows that was no padding."""
     tokens_per_second: float = 0.0
     """Tokens a second over the whole training."""
 

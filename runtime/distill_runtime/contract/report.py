@@ -106,6 +106,30 @@ class Sample(Section):
     student_after: str
 
 
+class SourceReport(Section):
+    """One of `data.sources`: what it held, and what an epoch reads of it."""
+
+    uri: str
+    weight: float
+    """How often an epoch reads its rows."""
+    rows: int = Field(ge=0)
+    """Rows read, bad ones included."""
+    sequences: int = Field(ge=0)
+    """Rows that became a sequence."""
+    epoch_sequences: int = Field(ge=0)
+    """Sequences of it in one epoch; one that is read twice counts twice."""
+    tokens: int = Field(ge=0)
+    """Tokens of its sequences."""
+    targets: int = Field(ge=0)
+    """Tokens to learn of its sequences."""
+    dropped_rows: int = Field(ge=0)
+    """Rows that were too long."""
+    truncated_rows: int = Field(ge=0)
+    """Rows that were cut."""
+    bad_rows: int = Field(ge=0)
+    """Rows that couldn't be used."""
+
+
 class Report(Section):
     """What was done and what came of it."""
 
@@ -126,6 +150,8 @@ class Report(Section):
     """The step whose weights were exported."""
     data: dict[str, int | float | str] = Field(default={})
     """Counts of the data: rows, sequences, targets; dropped, truncated, bad."""
+    sources: list[SourceReport] = Field(default=[])
+    """The parts of the training data, where the job gives them weights."""
     signal: dict[str, int | float | str] = Field(default={})
     """Kind, bytes, shards, reused."""
     training: dict[str, int | float | str] = Field(default={})

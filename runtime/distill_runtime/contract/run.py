@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from distill_runtime.contract.sections import (
+    DRAWN_DIVERGENCES,
     Data,
     Evaluation,
     Objective,
@@ -20,6 +21,11 @@ from distill_runtime.contract.sections import (
 
 CONTRACT_VERSION = 1
 """Raised when a container of an older image could misread the run configuration."""
+
+SAMPLED_NEEDS = (
+    f"signal.kind sampled needs objective.divergences of kind {' or '.join(DRAWN_DIVERGENCES)} alone: of others, draws "
+    "give a biased gradient"
+)
 
 Role = Literal["prepare", "teacher", "student", "evaluate"]
 """What a container does: tokenise the data, run the teacher, train the student, score the results."""
@@ -62,6 +68,10 @@ class Work(Section):
             raise ValueError("training.precision float16 needs GPUs; use float32 or bfloat16 on processors")
         if self.training.precision in ("bfloat16", "float16") and self.training.zero_stage == 0:
             raise ValueError(f"training.precision {self.training.precision} needs training.zeroStage 1 or more")
+        if self.signal.kind == "sampled" and any(
+            term.kind not in DRAWN_DIVERGENCES for term in self.objective.divergences
+        ):
+            raise ValueError(SAMPLED_NEEDS)
         return self
 
 

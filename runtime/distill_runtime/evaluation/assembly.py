@@ -3,17 +3,34 @@
 from pydantic.alias_generators import to_snake
 
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
-from distill_runtime.contract.report import CurvePoint, HarnessScores, Report, Sample, Scores, TaskScores
+from distill_runtime.contract.report import (
+    CurvePoint,
+    HarnessScores,
+    Report,
+    Sample,
+    Scores,
+    SourceReport,
+    TaskScores,
+)
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import Objective
+from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective, Optimizer, Student
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
-from distill_runtime.signals.spans import row_bytes
+from distill_runtime.signals.addresses import plan_references, signal_bytes
+from distill_runtime.signals.row_format import RowFormat
 
 Value = int | float | str
-HIDDEN_SIZE = "hiddenSize"
-"""Name under which `prepare` reports the width of a signal's row."""
-DIVERGENCES = {"forwardKL": "KL(teacher || student)"}
+DIVERGENCES: dict[DivergenceKind, str] = {
+    "forwardKL": "KL(teacher || student)",
+    "reverseKL": "KL(student || teacher)",
+    "jensenShannon": "Jensen–Shannon divergence (β = {beta:g})",
+    "skewedForwardKL": "skewed KL(teacher || student) (α = {alpha:g})",
+    "skewedReverseKL": "skewed KL(student || teacher) (α = {alpha:g})",
+    "adaptiveKL": "adaptive KL (head of {head_mass:g})",
+    "totalVariation": "total variation",
+    "teacherTop1": "cross entropy on the teacher's top-1",
+}
+ADAPTERS = {"lora": "LoRA", "dora": "DoRA"}
 
 
 def assemble(
@@ -28,6 +45,7 @@ def assemble(
     steps: int,
     exported_step: int,
     model: str,
+    packing_efficiency: float | None = None,
 ) -> Report:
     """The report of a job."""
     return Report(
@@ -41,9 +59,10 @@ def assemble(
         objective=objective_in_words(config.work.objective),
         steps=steps,
         exported_step=exported_step,
-        data={name: value for name, value in prepared.report.items() if name != HIDDEN_SIZE},
+        data=prepared.report,
+        sources=[SourceReport(**source.model_dump()) for source in prepared.sources],
         signal=_signal(config, prepared),
-        training=_training(config, prepared),
+        training=_training(config, prepared, packing_efficiency),
         curves=curves,
         samples=samples,
         model=model,
@@ -61,11 +80,39 @@ def objective_in_words(objective: Objective) -> str:
     """The objective as a formula: `0.9 × KL(teacher || student) + 0.1 × cross entropy on the data`."""
     parts: list[str] = []
     if objective.distillation_weight > 0:
-        at = "" if objective.temperature == 1 else f" at temperature {objective.temperature:g}"
-        parts.append(f"{_weight(objective.distillation_weight)}{DIVERGENCES[objective.divergence]}{at}")
+        factor = "" if objective.temperature_factor == "squared" else ", without T²"
+        at = "" if objective.temperature == 1 else f" at temperature {objective.temperature:g}{factor}"
+        parts += [
+            f"{_weight(objective.distillation_weight * term.weight)}{_in_words(term)}{at}"
+            for term in objective.divergences
+        ]
     if objective.cross_entropy_weight > 0:
         parts.append(f"{_weight(objective.cross_entropy_weight)}cross entropy on the data")
     return " + ".join(parts)
+
+
+def _in_words(term: Divergence) -> str:
+    return DIVERGENCES[term.kind].format(beta=term.beta, alpha=term.alpha, head_mass=term.head_mass)
+
+
+def trained_in_words(student: Student) -> str:
+    """Which of the student's weights are trained: `all weights`, `all but embeddings`, `a LoRA adapter of rank 16,
+    alpha 32`."""
+    adapter = student.adapter
+    if adapter is None:
+        return f"all but {', '.join(student.freeze)}" if student.freeze else "all weights"
+    stabilised = ", rank-stabilised" if adapter.rank_stabilised else ""
+    where = f" in {', '.join(adapter.target_modules)}" if adapter.target_modules else ""
+    return f"a {ADAPTERS[adapter.kind]} adapter of rank {adapter.rank}, alpha {adapter.alpha}{stabilised}{where}"
+
+
+def optimizer_in_words(optimizer: Optimizer) -> str:
+    """The optimizer: `adamw`, or `RMSprop (momentum 0.9)`."""
+    if optimizer.torch is None:
+        return optimizer.kind
+    given = optimizer.torch.arguments.model_dump(exclude_none=True)
+    arguments = ", ".join(f"{name} {value}" for name, value in given.items())
+    return f"{optimizer.torch.name} ({arguments})" if arguments else optimizer.torch.name
 
 
 def _weight(weight: float) -> str:
@@ -73,32 +120,44 @@ def _weight(weight: float) -> str:
 
 
 def _signal(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
-    plans = [prepared.train, prepared.evaluation, *(task.plan for task in prepared.tasks)]
-    targets = sum(plan.targets for plan in plans if plan is not None)
-    signal = config.work.signal
+    plans = plan_references(prepared).values()
+    row = prepared.train_signal.row
     facts: dict[str, Value] = {
-        "kind": signal.kind,
-        "storedAs": signal.dtype,
-        "mode": signal.mode,
+        **_row(row),
+        "mode": config.work.signal.mode,
         "engine": config.work.teacher.engine,
         "teacherPrecision": prepared.teacher_dtype,
-        "targets": targets,
-        "shards": sum(plan.shards for plan in plans if plan is not None),
+        "targets": sum(plan.targets for plan in plans),
+        "shards": sum(plan.shards for plan in plans),
+        "bytesPerTarget": row.row_bytes,
+        "bytes": signal_bytes(prepared),
     }
-    width = prepared.report.get(HIDDEN_SIZE)
-    if isinstance(width, int):
-        facts |= {"width": width, "bytes": targets * row_bytes(width, signal.dtype)}
+    held_out = prepared.held_out_signal.row
+    if held_out != row:
+        facts |= {"heldOutKind": held_out.kind, "heldOutBytesPerTarget": held_out.row_bytes}
     return facts
 
 
-def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
+def _row(row: RowFormat) -> dict[str, Value]:
+    """What a row is, by the names of the spec where it has them."""
+    match row.kind:
+        case "hidden":
+            return {"kind": row.kind, "storedAs": row.dtype or "", "width": row.width}
+        case "topk":
+            return {"kind": row.kind, "k": row.width, "storedAs": row.dtype or ""}
+        case "sampled":
+            return {"kind": row.kind, "samples": row.width}
+
+
+def _training(config: RunConfig, prepared: Prepared, packing_efficiency: float | None) -> dict[str, Value]:
     training, student = config.work.training, config.work.student
     optimizer, schedule = training.optimizer, training.schedule
     warmup = f", {schedule.warmup_steps} steps of warm-up" if schedule.warmup_steps else ""
     clipping = f"{optimizer.max_gradient_norm:g}" if optimizer.max_gradient_norm else "none"
     length: dict[str, Value] = {} if training.steps is not None else {"epochs": training.epochs or 1.0}
     return {
-        "optimizer": optimizer.kind,
+        "trained": trained_in_words(student),
+        "optimizer": optimizer_in_words(optimizer),
         "learningRate": optimizer.learning_rate,
         "schedule": f"{schedule.kind}{warmup}",
         "weightDecay": optimizer.weight_decay,
@@ -109,8 +168,13 @@ def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
         "precision": prepared.training_precision,
         "workers": student.workers,
         "gpusPerWorker": student.gpus_per_worker,
-        "microBatch": training.micro_batch,
+        **(
+            {"microBatch": training.micro_batch}
+            if training.micro_batch_tokens is None
+            else {"microBatchTokens": training.micro_batch_tokens}
+        ),
         "packing": "yes" if training.packing else "no",
+        **({} if packing_efficiency is None else {"packingEfficiency": round(packing_efficiency, 4)}),
         "zeroStage": training.zero_stage,
         "seed": training.seed,
         "exportedWeights": config.work.output.select,

@@ -127,6 +127,7 @@ class EvaluationJob:
             steps=finished.steps,
             exported_step=finished.exported_step,
             model=model_uri(self._store, self._config, finished.model),
+            packing_efficiency=finished.packing_efficiency,
         )
 
     def _samples(self, *, before: Subject, after: Subject) -> list[Sample]:

@@ -113,7 +113,9 @@ class ModelIdentity(Record):
 
 def teacher_identity(prepared: Prepared) -> ModelIdentity:
     """The teacher as all jobs know it: nothing of the student or the training is in it."""
-    return ModelIdentity(digest=prepared.teacher.digest, dtype=prepared.teacher_dtype, signal=prepared.signal_digest)
+    return ModelIdentity(
+        digest=prepared.teacher.digest, dtype=prepared.teacher_dtype, signal=prepared.held_out_signal.digest
+    )
 
 
 def loaded_key(model: ModelIdentity) -> str:
@@ -136,7 +138,7 @@ def held_out_key(model: ModelIdentity, prepared: Prepared) -> str:
         "heldOut",
         SCORING_VERSION,
         model=model.model_dump(),
-        signal=prepared.signal_digest,
+        signal=prepared.held_out_signal.digest,
         data=prepared.evaluation.data_digest,
     )
 

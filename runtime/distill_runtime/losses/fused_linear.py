@@ -15,20 +15,20 @@ from typing import Any
 import torch
 
 from distill_runtime.contract.sections import Objective
+from distill_runtime.losses.blocks import Block, DenseTeacher, block_losses, rows_of
 from distill_runtime.losses.vocabulary import (
     Head,
     add_weight_gradient,
     block_rows,
-    chosen,
     chunk_length,
     computing_dtype,
     finish_logits_,
     hidden_gradient_into,
-    log_softmax_into,
     product_into,
     slices,
 )
-from distill_runtime.signals.head import HeadDescription, OutputHead
+from distill_runtime.signals.head import HeadDescription
+from distill_runtime.signals.teacher_rows import HiddenRows, SampledRows, TeacherRows, TopKRows
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,11 @@ class ObjectiveSums:
     """The objective and its parts: scalars, summed over targets."""
 
     total: torch.Tensor
-    """distillation_weight · T² · Σ KL + cross_entropy_weight · Σ cross entropy. Differentiable."""
+    """distillation_weight · divergence + cross_entropy_weight · cross entropy. Differentiable."""
     divergence: torch.Tensor
-    """T² · Σ KL(teacher || student), unweighted, detached. NaN where it has no weight: then it is not computed."""
+    """Σ over targets and divergences, each with its weight, times the temperature's factor; detached. Of sampled rows:
+    the cross entropy on the draws, which is the forward KL but for the teacher's entropy. NaN where it has no weight in
+    the objective: then it is not computed."""
     cross_entropy: torch.Tensor
     """Σ cross entropy at temperature 1, unweighted, detached. NaN where it was neither weighted nor asked for."""
 
@@ -46,8 +48,7 @@ class ObjectiveSums:
 def fused_linear_objective(
     student_hidden: torch.Tensor,
     student_weight: torch.Tensor,
-    teacher_hidden: torch.Tensor | None,
-    teacher_head: OutputHead | None,
+    teacher: TeacherRows | None,
     targets: torch.Tensor,
     *,
     student_head: HeadDescription,
@@ -56,11 +57,11 @@ def fused_linear_objective(
     chunk_tokens: int | None = None,
     report: bool = True,
 ) -> ObjectiveSums:
-    """Divergence from the teacher and cross entropy on the data, summed over targets.
+    """Divergences from the teacher and cross entropy on the data, summed over targets.
 
-    Peak memory above the inputs: two buffers of [C, V] and two of [R, V] in float32 (on GPUs R is C), the gradient of
-    the hidden states in float32 and, where the head is trained, the whole gradient of its weight in float32. Without
-    gradients, only the buffers.
+    Peak memory above the inputs: two buffers of [C, V] and two of [R, V] in float32, some more of [R, V] for other
+    divergences of hidden rows than the forward KL alone, the gradient of the hidden states in float32 and, where the
+    head is trained, the whole gradient of its weight in float32. Without gradients, only the buffers.
     Gradients come back in the precision of their inputs. Sums and exponentials are float32; inputs in bfloat16 are
     multiplied as such on GPUs (the gradient of the logits is then rounded to bfloat16 too), else converted block by
     block. All in float64 for float64 states. Autocast has no effect.
@@ -71,10 +72,11 @@ def fused_linear_objective(
         [T, H] states that predict the targets. T may be 0: the sums are 0, with gradients of 0.
     student_weight
         [V or more, H] of the student's head; rows from V on are padding and get no probability and no gradient.
-    teacher_hidden
-        [T, H of the teacher] in any precision. None only where `objective.distillation_weight` is 0.
-    teacher_head
-        The teacher's head, on the same device, over the same vocabulary.
+    teacher
+        What the teacher said of these targets, on the same device, over the same vocabulary. `TopKRows` must be those
+        of `objective.temperature`; their divergences are those of K + 1 outcomes: lower bounds of the whole ones, but
+        for the adaptive KL, and equal to them where K is V. `SampledRows` must be too, and define the forward KL
+        alone. None only where `objective.distillation_weight` is 0.
     targets
         [T] int64: the ids that follow.
     student_head
@@ -82,7 +84,7 @@ def fused_linear_objective(
     student_bias
         [V or more] of the student's head.
     objective
-        Temperature and weights.
+        Divergences, temperature and weights.
     chunk_tokens
         At most so many targets at a time. By default what 96 MiB (GPU: 512 MiB) hold. Doesn't change the result.
     report
@@ -91,15 +93,16 @@ def fused_linear_objective(
     Raises
     ------
     ValueError
-        Shapes, vocabularies or descriptions don't fit each other, or the teacher is missing.
+        Shapes, vocabularies or descriptions don't fit each other, the teacher is missing, or its rows don't define a
+        divergence.
     """
     student = Head.of(student_weight, student_head, student_bias)
-    teacher = _teacher_side(teacher_hidden, teacher_head, objective)
-    _check(student_hidden, student, teacher, targets)
+    side = _teacher_side(teacher, objective)
+    _check(student_hidden, student, side, targets)
     recording = torch.is_grad_enabled()
     work = _Work(
         student=student,
-        teacher=teacher,
+        teacher=side,
         targets=targets,
         objective=objective,
         chunk_tokens=chunk_tokens,
@@ -114,12 +117,23 @@ def fused_linear_objective(
 
 
 @dataclass(frozen=True)
+class _Dense:
+    """A teacher that is known by its states."""
+
+    states: torch.Tensor
+    """[T, H]"""
+    head: Head
+
+
+_Side = _Dense | TopKRows | SampledRows
+
+
+@dataclass(frozen=True)
 class _Work:
     """Everything of one call but the tensors that autograd watches."""
 
     student: Head
-    teacher: tuple[torch.Tensor, Head] | None
-    """Its states [T, H] and its head."""
+    teacher: _Side | None
     targets: torch.Tensor
     objective: Objective
     chunk_tokens: int | None
@@ -163,47 +177,41 @@ class _Buffers:
         """R"""
         return self.first.shape[0]
 
-    def block(self, rows: slice) -> "_Block":
+    def block(self, rows: slice) -> Block:
         """The parts for these rows of the chunk."""
         count = rows.stop - rows.start
-        return _Block(self.student[rows], self.other[rows], self.first[:count], self.second[:count])
+        return Block(self.student[rows], self.other[rows], self.first[:count], self.second[:count])
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Rows of a chunk that are worked on together, [R, V] each: the student's logits, the teacher's (which become the
-    gradient), and two spare ones."""
-
-    student: torch.Tensor
-    other: torch.Tensor
-    first: torch.Tensor
-    second: torch.Tensor
-
-
-def _teacher_side(
-    hidden: torch.Tensor | None, head: OutputHead | None, objective: Objective
-) -> tuple[torch.Tensor, Head] | None:
+def _teacher_side(teacher: TeacherRows | None, objective: Objective) -> _Side | None:
     if objective.distillation_weight == 0:
         return None
-    if hidden is None or head is None:
-        raise ValueError("objective.distillationWeight is above 0, which needs the teacher's states and head")
-    return hidden.detach(), Head.of_teacher(head)
+    if teacher is None:
+        raise ValueError("objective.distillationWeight is above 0, which needs the teacher's rows")
+    if isinstance(teacher, HiddenRows):
+        return _Dense(teacher.states.detach(), Head.of_teacher(teacher.head))
+    others = [term.kind for term in objective.divergences if term.kind != "forwardKL"]
+    if isinstance(teacher, SampledRows) and others:
+        raise ValueError(f"sampled rows define the forward KL alone, not {others[0]}")
+    return teacher
 
 
-def _check(
-    hidden: torch.Tensor, student: Head, teacher: tuple[torch.Tensor, Head] | None, targets: torch.Tensor
-) -> None:
+def _check(hidden: torch.Tensor, student: Head, teacher: _Side | None, targets: torch.Tensor) -> None:
     if hidden.ndim != 2 or hidden.shape[1] != student.weight_vh.shape[1]:
         raise ValueError(f"states {list(hidden.shape)} don't fit the head {list(student.weight_vh.shape)}")
     if targets.shape != hidden.shape[:1] or targets.dtype != torch.int64:
         raise ValueError(f"{list(targets.shape)} targets of {targets.dtype} for {hidden.shape[0]} states; want int64")
-    if teacher is None:
-        return
-    states, head = teacher
+    if isinstance(teacher, _Dense):
+        _check_dense(teacher, student)
+    rows = None if teacher is None else len(teacher.states) if isinstance(teacher, _Dense) else len(teacher)
+    if rows is not None and rows != hidden.shape[0]:
+        raise ValueError(f"{rows} rows of the teacher for {hidden.shape[0]} states of the student")
+
+
+def _check_dense(teacher: _Dense, student: Head) -> None:
+    states, head = teacher.states, teacher.head
     if states.ndim != 2 or states.shape[1] != head.weight_vh.shape[1]:
         raise ValueError(f"the teacher's states {list(states.shape)} don't fit its head {list(head.weight_vh.shape)}")
-    if states.shape[0] != hidden.shape[0]:
-        raise ValueError(f"{states.shape[0]} states of the teacher for {hidden.shape[0]} of the student")
     if head.vocabulary != student.vocabulary:
         raise ValueError(f"the teacher's vocabulary is {head.vocabulary}, the student's {student.vocabulary}")
 
@@ -269,16 +277,11 @@ def _add_chunk(sums: _Sums, buffers: _Buffers, hidden_ch: torch.Tensor, at: slic
     """Adds one chunk's losses and gradients."""
     count, vocabulary = hidden_ch.shape[0], work.student.vocabulary
     student_cv, other_cv = buffers.student[:count], buffers.other[:count]
-    targets_c = work.targets[at]
     product_into(student_cv, hidden_ch, work.student.weight_vh)
-    if work.teacher is not None:
-        product_into(other_cv, work.teacher[0][at], work.teacher[1].weight_vh)
+    if isinstance(work.teacher, _Dense):
+        product_into(other_cv, work.teacher.states[at], work.teacher.head.weight_vh)
     for rows in slices(count, buffers.rows):
-        block = buffers.block(rows)
-        finish_logits_(block.student, work.student)
-        if work.teacher is not None:
-            finish_logits_(block.other, work.teacher[1])
-        _add_block(sums, block, targets_c[rows], work)
+        _add_block(sums, buffers.block(rows), slice(at.start + rows.start, at.start + rows.stop), work)
     if sums.hidden is not None:
         hidden_gradient_into(sums.hidden[at], other_cv, work.student.weight_vh)
     if sums.weight is not None:
@@ -287,53 +290,25 @@ def _add_chunk(sums: _Sums, buffers: _Buffers, hidden_ch: torch.Tensor, at: slic
         sums.bias[:vocabulary] += other_cv.sum(0)
 
 
-def _add_block(sums: _Sums, block: _Block, targets_r: torch.Tensor, work: _Work) -> None:
-    """Adds one block's losses; leaves the gradient of the student's product (before scale and softcap) in `other`.
-
-    With logits s and t, p = softmax(t / T), q = softmax(s / T) and the target y, the gradient of s is
-    T · distillation_weight · (q − p) + cross_entropy_weight · (softmax(s) − onehot(y)).
-    """
-    temperature, scale = work.objective.temperature, work.student.scale
-    distillation = work.objective.distillation_weight * temperature * scale
-    cross_entropy = work.objective.cross_entropy_weight * scale
-    student_rv, gradient_rv, spare_rv = block.student, block.other, block.second
-    # At temperature 1 both terms need the same log-softmax.
-    shared = work.teacher is not None and temperature == 1.0
-    log_chosen_r = None
-    if work.teacher is not None:
-        _add_divergence(sums, block, temperature)
-        if shared and work.counts_cross_entropy:
-            log_chosen_r = chosen(gradient_rv, targets_r)
-        if work.for_any:
-            gradient_rv.exp_().mul_(distillation + cross_entropy if shared else distillation)
-            gradient_rv.sub_(block.first, alpha=distillation)
-    elif work.for_any:
-        gradient_rv.zero_()
-    if work.counts_cross_entropy:
-        if log_chosen_r is None:
-            log_softmax_into(spare_rv, student_rv)
-            log_chosen_r = chosen(spare_rv, targets_r)
-            if work.for_any and cross_entropy != 0:
-                gradient_rv.add_(spare_rv.exp_(), alpha=cross_entropy)
-        sums.cross_entropy -= log_chosen_r.sum(dtype=torch.float64)
-    if work.for_any and cross_entropy != 0:
-        at_r1 = targets_r[:, None]
-        gradient_rv.scatter_add_(1, at_r1, torch.full_like(at_r1, -cross_entropy, dtype=gradient_rv.dtype))
-    if work.for_any and work.student.softcap is not None:
-        # d softcap(x) / dx = 1 − (softcap(x) / c)²; the logits are not needed any more.
-        student_rv.div_(work.student.softcap).square_()
-        gradient_rv.addcmul_(gradient_rv, student_rv, value=-1.0)
-
-
-def _add_divergence(sums: _Sums, block: _Block, temperature: float) -> None:
-    """Adds T² · KL(p || q); leaves p in `first` and log q in `other`, where the teacher's logits were."""
-    if temperature == 1.0:
-        log_softmax_into(block.first, block.other)
-        log_softmax_into(block.other, block.student)
-    else:
-        log_softmax_into(block.first, block.other.div_(temperature))
-        torch.div(block.student, temperature, out=block.second)
-        log_softmax_into(block.other, block.second)
-    torch.sub(block.first, block.other, out=block.second)
-    block.second.mul_(block.first.exp_())
-    sums.divergence += temperature**2 * block.second.sum(-1).sum(dtype=torch.float64)
+def _add_block(sums: _Sums, block: Block, at: slice, work: _Work) -> None:
+    """Adds the losses of the targets `at`, whose products are in the block, and leaves their gradient in `other`."""
+    finish_logits_(block.student, work.student)
+    teacher: DenseTeacher | TopKRows | SampledRows | None = None
+    if isinstance(work.teacher, _Dense):
+        finish_logits_(block.other, work.teacher.head)
+        teacher = DenseTeacher()
+    elif work.teacher is not None:
+        teacher = rows_of(work.teacher, at)
+    found = block_losses(
+        block,
+        teacher,
+        work.targets[at],
+        work.student,
+        work.objective,
+        counts_cross_entropy=work.counts_cross_entropy,
+        wants_gradient=work.for_any,
+    )
+    if found.divergence is not None:
+        sums.divergence += found.divergence
+    if found.cross_entropy is not None:
+        sums.cross_entropy += found.cross_entropy

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from distill_runtime.errors import UserError
+from distill_runtime.signals.row_format import RowFormat
 
 
 def longest_context(folder: Path) -> int | None:
@@ -48,4 +49,20 @@ def check_context(folder: Path, *, who: str, uri: str, longest: int, where: str,
             f"the longest sequence of {where} has {longest} tokens, but the {who} {uri} reads at most {limit}: "
             f"{remedy.format(limit=limit)}.",
             reason="ContextTooShort",
+        )
+
+
+def check_row(row: RowFormat) -> None:
+    """Refuses a top-k of more ids than there are.
+
+    Raises
+    ------
+    UserError
+        `signal.k` is above the vocabulary.
+    """
+    if row.kind == "topk" and row.vocabulary is not None and row.width > row.vocabulary:
+        raise UserError(
+            f"signal.k is {row.width}, but the vocabulary has {row.vocabulary} ids: set signal.k to {row.vocabulary} "
+            "or less.",
+            reason="SignalUnsupported",
         )

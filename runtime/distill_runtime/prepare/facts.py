@@ -6,13 +6,13 @@ from distill_runtime.contract.run import RunConfig
 from distill_runtime.prepare.plans import MadePlan
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
-from distill_runtime.signals.spans import row_bytes
+from distill_runtime.signals.addresses import plan_references, signal_bytes
 from distill_runtime.store.base import ObjectStore
 
 COUNTED = ("badRows", "droppedRows", "truncatedRows")
 
 
-def data_report(train: MadePlan, evaluation: MadePlan | None, hidden_size: int) -> dict[str, int | float | str]:
+def data_report(train: MadePlan, evaluation: MadePlan | None) -> dict[str, int | float | str]:
     """Counts of the data for the job's report. Bad, dropped and truncated rows are told apart: `evaluation…` are those
     of the held-out data."""
     report: dict[str, int | float | str] = {
@@ -21,7 +21,6 @@ def data_report(train: MadePlan, evaluation: MadePlan | None, hidden_size: int) 
         "tokens": train.reference.tokens,
         "targets": train.reference.targets,
         **{name: train.manifest.report[name] for name in COUNTED},
-        "hiddenSize": hidden_size,
     }
     if evaluation is not None:
         report |= {
@@ -39,10 +38,6 @@ def facts_of(store: ObjectStore, config: RunConfig, prepared: Prepared, *, reuse
     from distill_runtime.evaluation.results import teacher_evaluations_missing
     from distill_runtime.transport.demand import missing_shards
 
-    plans = [prepared.train, prepared.evaluation, *(task.plan for task in prepared.tasks)]
-    shards = sum(plan.shards for plan in plans if plan is not None)
-    targets = sum(plan.targets for plan in plans if plan is not None)
-    row = row_bytes(int(prepared.report["hiddenSize"]), config.work.signal.dtype)
     report = dict(prepared.report)
     model = f"{layout.training_key(prepared.training_digest)}/model/manifest.json"
     lost = {name: int(report[name]) + int(report.get(f"evaluation{name[0].upper()}{name[1:]}", 0)) for name in COUNTED}
@@ -55,14 +50,14 @@ def facts_of(store: ObjectStore, config: RunConfig, prepared: Prepared, *, reuse
         dropped_rows=lost["droppedRows"],
         truncated_rows=lost["truncatedRows"],
         evaluation_sequences=prepared.evaluation.sequences if prepared.evaluation else 0,
-        signal_shards=shards,
+        signal_shards=sum(plan.shards for plan in plan_references(prepared).values()),
         signal_shards_missing=missing_shards(store, config, prepared),
-        signal_bytes=targets * row,
+        signal_bytes=signal_bytes(prepared),
         teacher_evaluations_missing=teacher_evaluations_missing(store, config, prepared),
         training_finished=store.exists(model),
         total_steps=prepared.total_steps,
         training_digest=prepared.training_digest,
-        signal_digest=prepared.signal_digest,
+        signal_digest=prepared.train_signal.digest,
         reused_plan=reused,
     )
     return facts.flat()

@@ -17,10 +17,11 @@ from distill_runtime.data.plan import Plan, PlanManifest, read_manifest, referen
 from distill_runtime.data.samples import SAMPLES, sample_examples
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.data.tasks import make_examples
-from distill_runtime.data.tokenise import Counts, tokenise
+from distill_runtime.data.tokenise import BadRows, Counts, tokenise
 from distill_runtime.digests import digest_of
 from distill_runtime.prepare.addresses import data_plan_digest, samples_digest, task_plan_digest
-from distill_runtime.prepared import PlanReference, TaskReference
+from distill_runtime.prepare.inputs import DataSet
+from distill_runtime.prepared import PlanReference, SourceCounts, TaskReference
 from distill_runtime.progress import ProgressReporter
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 
@@ -40,6 +41,11 @@ class MadePlan:
     def longest(self) -> int:
         """Tokens of its longest sequence."""
         return max(length for shard in self.manifest.shards for length in shard.lengths)
+
+    @property
+    def longest_for_teacher(self) -> int:
+        """Tokens of its longest sequence as the teacher reads it."""
+        return max(length for shard in self.manifest.shards for length in shard.read_by_teacher)
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,8 @@ class PlanMaker:
     encoder: Callable[[], TextEncoder]
     progress: ProgressReporter
 
-    def data(self, name: str, files: list[DataFile]) -> MadePlan:
-        """The plan of `data.train` or `data.evaluation`.
+    def data(self, parts: list[DataSet]) -> MadePlan:
+        """The plan of the training data or of `data.evaluation`: its parts one after the other.
 
         Raises
         ------
@@ -73,33 +79,51 @@ class PlanMaker:
             The data can't be used; see `data.tokenise`.
         """
         data, signal = self.work.data, self.work.signal
-        key = layout.plan_key(data_plan_digest(files, data, signal, self.tokenizer_digest))
+        key = layout.plan_key(data_plan_digest(parts, data, signal, self.tokenizer_digest))
         manifest = read_manifest(self.store, key)
         if manifest is not None and int(manifest.report.get("badRows", 0)) <= data.max_bad_rows:
             return MadePlan(reference_to(key, manifest), manifest, reused=True)
-        counts = Counts()
         report: dict[str, int | float | str] = {}
-
-        def counted() -> Iterator[tuple[int, Sequence]]:
-            yield from tokenise(
-                files,
-                self.encoder(),
-                name=name,
-                max_length=data.max_length,
-                too_long=data.too_long,
-                max_bad_rows=data.max_bad_rows,
-                counts=counts,
-                progress=self.progress,
-            )
-            report.update(counts.report())
-
-        reference = write_plan(self.store, key, counted(), shard_sequences=signal.shard_sequences, report=report)
-        log.info(
-            "%s: %d sequences, %d tokens, %d targets", name, reference.sequences, reference.tokens, reference.targets
+        sources: list[SourceCounts] = []
+        reference = write_plan(
+            self.store,
+            key,
+            self._sequences(parts, report, sources),
+            shard_sequences=signal.shard_sequences,
+            report=report,
+            sources=sources,
         )
         manifest = read_manifest(self.store, key)
         assert manifest is not None, "it was written a moment ago"
         return MadePlan(reference, manifest, reused=False)
+
+    def _sequences(
+        self, parts: list[DataSet], report: dict[str, int | float | str], sources: list[SourceCounts]
+    ) -> Iterator[tuple[int, Sequence]]:
+        """The sequences of all parts, each with the number of its row among all rows; fills `report` and `sources`."""
+        data = self.work.data
+        bad = BadRows(limit=data.max_bad_rows)
+        total = Counts()
+        for part in parts:
+            counts = Counts()
+            for row, sequence in tokenise(
+                part.files,
+                self.encoder(),
+                name=part.field,
+                max_length=data.max_length,
+                too_long=data.too_long,
+                teacher_max_length=data.teacher_max_length,
+                bad=bad,
+                counts=counts,
+                progress=self.progress,
+            ):
+                yield total.rows + row, sequence
+            log.info(
+                "%s: %d sequences, %d tokens, %d targets", part.field, counts.sequences, counts.tokens, counts.targets
+            )
+            total += counts
+            sources.append(counts.of_source())
+        report.update(total.report())
 
     def task(self, task: ClassificationTask | QuestionAnsweringTask, files: list[DataFile]) -> MadeTask:
         """A task's examples, and for classification its plan.

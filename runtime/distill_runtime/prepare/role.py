@@ -3,17 +3,25 @@
 import logging
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig, Work
+from distill_runtime.data.order import Share, training_order
 from distill_runtime.errors import UserError
 from distill_runtime.prepare.addresses import fingerprint, tokenizer_digest, training_digest
 from distill_runtime.prepare.facts import facts_of
-from distill_runtime.prepare.inputs import Inputs, resolve_inputs
-from distill_runtime.prepared import HarnessReferences, ModelPin, Prepared, ResolvedPrecision
+from distill_runtime.prepare.inputs import DataSet, Inputs, resolve_inputs
+from distill_runtime.prepared import (
+    HarnessReferences,
+    ModelPin,
+    PlanReference,
+    Prepared,
+    ResolvedPrecision,
+    SourceShare,
+)
 from distill_runtime.process import Facts
 from distill_runtime.progress import ProgressReporter, cache_folder
 from distill_runtime.store.base import ObjectMissing, ObjectStore
@@ -103,22 +111,31 @@ class _Preparation:
 
     def make(self, wanted: str) -> tuple[Prepared, bool]:
         """Everything that `prepared.json` says, and whether all plans were there already."""
-        from distill_runtime.data.order import total_steps
+        from distill_runtime.prepare.checks import check_row
         from distill_runtime.prepare.facts import data_report
-        from distill_runtime.signals.addresses import signal_digest
+        from distill_runtime.signals.addresses import stored_signal
         from distill_runtime.signals.head_source import describe_head
+        from distill_runtime.signals.row_format import held_out_row, training_row
+        from distill_runtime.student.optimizer import optimizer_states
         from distill_runtime.teacher.architectures import check_engine
 
         work, inputs = self._work, self._inputs
         check_engine(work.teacher.engine, inputs.teacher.folder)
+        optimizer_states(work.training.optimizer)
         harness = self._harness()
         tokenizer, vocabulary = self._tokenizers()
         head = describe_head(inputs.teacher.folder, vocabulary)
+        row = training_row(work, hidden_size=head.hidden_size, vocabulary=vocabulary)
+        check_row(row)
         train, evaluation, tasks, samples = self._plans(tokenizer)
         self._progress.update(stage="initialise", message=None)
-        student = self._student(vocabulary)
+        student = self._student(vocabulary, train.reference)
         teacher_dtype, precision = self._precisions()
-        training = work.training
+        digest = inputs.teacher.pin.digest
+        train_signal = stored_signal(digest, teacher_dtype, row)
+        held_out_signal = stored_signal(digest, teacher_dtype, held_out_row(work, hidden_size=head.hidden_size))
+        sizes = [len(shard.lengths) for shard in train.manifest.shards]
+        sources = self._sources(train)
         prepared = Prepared(
             fingerprint=wanted,
             train=train.reference,
@@ -131,25 +148,23 @@ class _Preparation:
             student=student,
             training_precision=precision,
             vocabulary=vocabulary,
-            signal_digest=signal_digest(inputs.teacher.pin.digest, teacher_dtype, work.signal),
+            train_signal=train_signal,
+            held_out_signal=held_out_signal,
             teacher_canary=self._canary(tokenizer),
-            total_steps=total_steps(
-                train.reference.sequences,
-                global_batch=training.global_batch,
-                steps=training.steps,
-                epochs=training.epochs,
-            ),
+            total_steps=training_order(sizes, work.training, [source.share for source in sources]).total_steps,
             training_digest=training_digest(
                 work,
                 train=train.reference,
-                shard_sizes=[len(shard.lengths) for shard in train.manifest.shards],
+                shard_sizes=sizes,
+                sources=sources,
                 evaluation=evaluation.reference if evaluation else None,
-                teacher=inputs.teacher.pin,
-                teacher_dtype=teacher_dtype,
+                train_signal=train_signal,
+                held_out_signal=held_out_signal,
                 student=student,
                 precision=precision,
             ),
-            report=data_report(train, evaluation, head.hidden_size),
+            report=data_report(train, evaluation),
+            sources=sources,
         )
         return prepared, train.reused and (evaluation is None or evaluation.reused)
 
@@ -207,40 +222,72 @@ class _Preparation:
                 columns=work.data.columns,
                 chat_template=work.data.chat_template,
                 prompt_format=work.data.prompt_format,
+                targets=work.data.targets,
+                system_prompt=work.data.system_prompt,
+                teacher_prompt=work.data.teacher_prompt,
             )
 
         maker = PlanMaker(self._store, work, tokenizer_digest(inputs.teacher.folder), encoder, self._progress)
-        train = maker.data("data.train", inputs.train)
-        evaluation = maker.data("data.evaluation", inputs.evaluation) if inputs.evaluation else None
+        train = maker.data(inputs.train)
+        evaluation = maker.data([DataSet("data.evaluation", inputs.evaluation)]) if inputs.evaluation else None
         tasks = [maker.task(task, inputs.tasks[task.name]) for task in work.evaluation.tasks]
-        lengths = {"data.train": train.longest}
-        if evaluation is not None:
-            lengths["data.evaluation"] = evaluation.longest
-        lengths |= {f"the task {task.reference.name}": task.longest for task in tasks}
-        self._check_lengths(lengths, "set data.maxLength to {limit} or less")
+        plans = {"data.sources" if work.data.sources else "data.train": train} | (
+            {"data.evaluation": evaluation} if evaluation is not None else {}
+        )
+        asked = {f"the task {task.reference.name}": task.longest for task in tasks}
+        field = "data.maxLength" if work.data.teacher_max_length is None else "data.teacherMaxLength"
+        of_teacher = {name: plan.longest_for_teacher for name, plan in plans.items()}
+        self._check_lengths("teacher", of_teacher | asked, f"set {field} to {{limit}} or less")
+        of_student = {name: plan.longest for name, plan in plans.items()}
+        self._check_lengths("student", of_student | asked, "set data.maxLength to {limit} or less")
         samples = maker.samples(evaluation) if evaluation is not None else None
         if samples is not None:
-            self._check_lengths({"evaluation.samples": samples.longest}, "lower evaluation.samples.maxNewTokens")
+            for who in ("teacher", "student"):
+                longest = {"evaluation.samples": samples.longest}
+                self._check_lengths(who, longest, "lower evaluation.samples.maxNewTokens")
         return train, evaluation, tasks, samples
 
-    def _check_lengths(self, lengths: dict[str, int], remedy: str) -> None:
+    def _sources(self, train: "MadePlan") -> list[SourceShare]:
+        """The sources of the training data with their shares in an epoch; none where there is `data.train`."""
+        sources: list[SourceShare] = []
+        for number, source in enumerate(self._work.data.sources or []):
+            counts = train.manifest.sources[number]
+            epoch = Share(counts.sequences, source.weight).epoch_sequences
+            if epoch == 0:
+                raise UserError(
+                    f"data.sources[{number}].weight {source.weight:g} of {counts.sequences} sequences is less than "
+                    "half a sequence in an epoch: raise it, or leave the source out.",
+                    reason="NoData",
+                )
+            sources.append(
+                SourceShare(**counts.model_dump(), uri=source.uri, weight=source.weight, epoch_sequences=epoch)
+            )
+        return sources
+
+    def _check_lengths(self, who: Literal["teacher", "student"], lengths: dict[str, int], remedy: str) -> None:
         from distill_runtime.prepare.checks import check_context
 
+        uri, model = self._work.teacher.model, self._inputs.teacher
+        if who == "student":
+            if self._inputs.student is None or self._work.student.model is None:
+                return
+            uri, model = self._work.student.model, self._inputs.student
         where, longest = max(lengths.items(), key=lambda item: item[1])
-        models = [("teacher", self._work.teacher.model, self._inputs.teacher)]
-        if self._inputs.student is not None and self._work.student.model is not None:
-            models.append(("student", self._work.student.model, self._inputs.student))
-        for who, uri, model in models:
-            check_context(model.folder, who=who, uri=uri, longest=longest, where=where, remedy=remedy)
+        check_context(model.folder, who=who, uri=uri, longest=longest, where=where, remedy=remedy)
 
-    def _student(self, vocabulary: int) -> ModelPin:
-        from distill_runtime.prepare.student import initial_student
+    def _student(self, vocabulary: int, train: PlanReference) -> ModelPin:
+        from distill_runtime.prepare.student import check_parts, initial_student
         from distill_runtime.signals.head_source import describe_head
 
         if self._inputs.student is not None:
             describe_head(self._inputs.student.folder, vocabulary)
-            return self._inputs.student.pin
-        return initial_student(self._store, self._work, self._inputs, cache=self._cache, vocabulary=vocabulary)
+            pin = self._inputs.student.pin
+        else:
+            pin = initial_student(
+                self._store, self._work, self._inputs, train, cache=self._cache, vocabulary=vocabulary
+            )
+        check_parts(pin, self._store, self._work, cache=self._cache, vocabulary=vocabulary)
+        return pin
 
     def _precisions(self) -> tuple[ResolvedPrecision, ResolvedPrecision]:
         """The teacher's and the student's."""

@@ -1,6 +1,7 @@
 """Addresses of signals: what names them, and where each shard of a job's plans has its folder.
 
-signals/<signal>/<shard>/…                      shared by all jobs, kept
+signals/<signal>/<shard>/…                      shared by all jobs, kept; where training data has a compact kind, the
+                                                hidden states of held-out data and tasks have a digest of their own
 signals/<signal>/uses/<job uid>.json            who used them and when, for whoever clears up
 trainings/<training>/signals/<signal>/<shard>/… signals of a streaming job's training data, deleted behind the student
 
@@ -12,9 +13,9 @@ import time
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import Signal
 from distill_runtime.digests import digest_of
-from distill_runtime.prepared import PlanReference, Prepared, Record
+from distill_runtime.prepared import PlanReference, Prepared, Record, StoredSignal
+from distill_runtime.signals.row_format import RowFormat
 from distill_runtime.store.base import ObjectStore
 
 EXTRACTION_VERSION = 1
@@ -38,19 +39,18 @@ class SignalUse(Record):
     """Seconds since the epoch."""
 
 
-def signal_digest(teacher_digest: str, teacher_dtype: str, signal: Signal) -> str:
-    """The digest (hex) of a teacher and of what is stored of it: its files, the precision of its forward pass, the
-    signal's kind and stored precision, and the version of the extraction. Nothing of the training, and neither the mode
-    nor the size of the shards."""
-    return digest_of(
+def stored_signal(teacher_digest: str, teacher_dtype: str, row: RowFormat) -> StoredSignal:
+    """A signal by what names it: the teacher's files, the precision of its forward pass, what a row says and how, and
+    the version of the extraction. Nothing else of the training, and neither the mode nor the size of the shards."""
+    digest = digest_of(
         {
             "extraction": EXTRACTION_VERSION,
             "teacher": teacher_digest,
             "teacher_dtype": teacher_dtype,
-            "kind": signal.kind,
-            "dtype": signal.dtype,
+            "row": row.model_dump(),
         }
     )
+    return StoredSignal(digest=digest, row=row)
 
 
 def task_plan(task: str) -> str:
@@ -70,10 +70,23 @@ def plan_references(prepared: Prepared) -> dict[str, PlanReference]:
     return plans
 
 
+def signal_of(prepared: Prepared, plan: str) -> StoredSignal:
+    """What is stored about the targets of a plan: only the training data may have a compact kind."""
+    return prepared.train_signal if plan == TRAIN else prepared.held_out_signal
+
+
+def signal_bytes(prepared: Prepared) -> int:
+    """Bytes of all signals of a job, as far as plans don't share sequences."""
+    return sum(
+        reference.targets * signal_of(prepared, plan).row.row_bytes
+        for plan, reference in plan_references(prepared).items()
+    )
+
+
 def signal_root(config: RunConfig, prepared: Prepared, plan: str) -> str:
     """Where the folders of a plan's shards are. A streaming job's training signals are its training's own, so that
     deleting them hurts no other job."""
-    shared = layout.signal_key(prepared.signal_digest)
+    shared = layout.signal_key(signal_of(prepared, plan).digest)
     if plan == TRAIN and config.work.signal.mode == "streaming":
         return f"{layout.training_key(prepared.training_digest)}/{shared}"
     return shared
@@ -95,5 +108,5 @@ def record_use(store: ObjectStore, config: RunConfig, prepared: Prepared) -> Non
     use = SignalUse(
         namespace=config.namespace, name=config.name, uid=config.uid, attempt=config.attempt, time=time.time()
     )
-    key = f"{layout.signal_key(prepared.signal_digest)}/uses/{config.uid}.json"
-    store.put(key, use.model_dump_json().encode())
+    for digest in {prepared.train_signal.digest, prepared.held_out_signal.digest}:
+        store.put(f"{layout.signal_key(digest)}/uses/{config.uid}.json", use.model_dump_json().encode())

@@ -34,12 +34,8 @@ class ShardReader:
     Damaged objects are read once more, then named in the log and marked, so that teachers make them again.
     """
 
-    def __init__(
-        self, store: ObjectStore, *, signal: str, dtype: str, reader: str, cache: NodeCache | None = None
-    ) -> None:
+    def __init__(self, store: ObjectStore, *, reader: str, cache: NodeCache | None = None) -> None:
         self._store = store
-        self._signal = signal
-        self._dtype = dtype
         self._reader = reader
         self._cache = cache
         self._held: OrderedDict[str, ShardManifest] = OrderedDict()
@@ -48,7 +44,7 @@ class ShardReader:
         """Bytes of rows that were handed out."""
 
     def read(self, shard: Shard, places: Many[int]) -> list[torch.Tensor]:
-        """The rows [targets, hidden_size] of the sequences at these places of the shard.
+        """The stored rows [targets, columns] of the sequences at these places of the shard.
 
         Raises
         ------
@@ -103,7 +99,7 @@ class ShardReader:
         if state.status == "missing":
             raise NotReady(f"{shard.folder} is missing")
         try:
-            return read_shard_manifest(self._store, shard, state.generation, signal=self._signal, dtype=self._dtype)
+            return read_shard_manifest(self._store, shard, state.generation)
         except ObjectMissing as missing:
             raise NotReady(f"{shard.folder} was deleted") from missing
 
@@ -146,7 +142,7 @@ class ShardReader:
             for place in places:
                 span = entries[place].span
                 block = view[span.start : span.start + span.length]
-                yield place, copy_span(block, span, manifest.hidden_size, manifest.dtype)
+                yield place, copy_span(block, span, manifest.row)
         else:
             for run in _neighbours(places):
                 start, end = entries[run[0]].start, entries[run[-1]].start + entries[run[-1]].length
@@ -154,7 +150,7 @@ class ShardReader:
                 for place in run:
                     span = entries[place].span
                     block = view[span.start - start : span.start - start + span.length]
-                    yield place, decode_span(block, span, manifest.hidden_size, manifest.dtype)
+                    yield place, decode_span(block, span, manifest.row)
 
     def _from_cache(
         self, cache: NodeCache, key: str, manifest: ShardManifest, places: list[int]
@@ -184,7 +180,7 @@ def _rows_in_file(path: Path, manifest: ShardManifest, places: list[int]) -> Ite
         for place in places:
             span = manifest.sequences[place].span
             file.seek(span.start)
-            yield place, decode_span(file.read(span.length), span, manifest.hidden_size, manifest.dtype)
+            yield place, decode_span(file.read(span.length), span, manifest.row)
 
 
 def _neighbours(places: list[int]) -> Iterator[list[int]]:

@@ -7,14 +7,13 @@ object makes the next numbered generation; see `generations`.
 import time
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import ValidationError
 
 from distill_runtime.data.plan import PlanShard
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.digests import digest_of_bytes
-from distill_runtime.prepared import Record
+from distill_runtime.prepared import Record, StoredSignal
 from distill_runtime.signals.addresses import folder_of, shard_folder
 from distill_runtime.signals.generations import (
     Damaged,
@@ -25,10 +24,11 @@ from distill_runtime.signals.generations import (
     manifest_key,
     part_name,
 )
-from distill_runtime.signals.spans import EncodedShard, Span, row_bytes
+from distill_runtime.signals.row_format import RowFormat
+from distill_runtime.signals.spans import EncodedShard, Span
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 """Version of the manifest's form."""
 
 
@@ -56,7 +56,7 @@ class ShardManifest(SealedRecord):
 
     version: int = MANIFEST_VERSION
     signal: str
-    """Digest of teacher and spec."""
+    """Digest of the teacher and the row's format."""
     shard: str
     """Digest of the sequences."""
     generation: int
@@ -66,8 +66,7 @@ class ShardManifest(SealedRecord):
     """Of the part."""
     size: int
     """Bytes of the part."""
-    dtype: Literal["bfloat16", "float32"]
-    hidden_size: int
+    row: RowFormat
     sequences: list[SequenceEntry]
     writer: str
     """Which replica of which job made it."""
@@ -81,6 +80,8 @@ class Shard:
 
     root: str
     """Where the folders of its signals are."""
+    signal: StoredSignal
+    """What they say."""
     digest: str
     """Digest of its sequences."""
     targets: tuple[int, ...]
@@ -92,9 +93,9 @@ class Shard:
         return shard_folder(self.root, self.digest)
 
 
-def shard_of_plan(root: str, described: PlanShard) -> Shard:
+def shard_of_plan(root: str, signal: StoredSignal, described: PlanShard) -> Shard:
     """The signals that belong to one shard of a plan."""
-    return Shard(root=root, digest=described.digest, targets=tuple(described.targets))
+    return Shard(root=root, signal=signal, digest=described.digest, targets=tuple(described.targets))
 
 
 def list_states(store: ObjectStore, root: str) -> dict[str, FolderState]:
@@ -113,21 +114,18 @@ def write_shard(
     encoded: EncodedShard,
     sequences: Many[Sequence],
     *,
-    signal: str,
-    dtype: Literal["bfloat16", "float32"],
     generation: int,
     writer: str,
 ) -> bool:
     """Writes a shard: its part, then its manifest. Returns False where another writer was first: its signals count."""
     manifest = ShardManifest(
-        signal=signal,
+        signal=shard.signal.digest,
         shard=shard.digest,
         generation=generation,
         part=part_name(encoded.sha256),
         sha256=encoded.sha256,
         size=len(encoded.data),
-        dtype=dtype,
-        hidden_size=encoded.hidden_size,
+        row=shard.signal.row,
         sequences=[
             SequenceEntry(
                 digest=sequence.digest, rows=span.rows, start=span.start, length=span.length, sha256=span.sha256
@@ -142,7 +140,7 @@ def write_shard(
     if store.put_if_absent(manifest_key(shard.folder, generation), data):
         return True
     try:
-        winner = read_shard_manifest(store, shard, generation, signal=signal, dtype=dtype)
+        winner = read_shard_manifest(store, shard, generation)
     except (ObjectMissing, Damaged):
         return False
     if winner.part != manifest.part:
@@ -151,7 +149,7 @@ def write_shard(
     return winner.seal() == data
 
 
-def read_shard_manifest(store: ObjectStore, shard: Shard, generation: int, *, signal: str, dtype: str) -> ShardManifest:
+def read_shard_manifest(store: ObjectStore, shard: Shard, generation: int) -> ShardManifest:
     """The manifest of one generation, checked against what the plan wants.
 
     Raises
@@ -164,15 +162,22 @@ def read_shard_manifest(store: ObjectStore, shard: Shard, generation: int, *, si
     key = manifest_key(shard.folder, generation)
     try:
         manifest = ShardManifest.unseal(store.get(key))
-        _check_manifest(manifest, shard, generation, signal=signal, dtype=dtype)
+        _check_manifest(manifest, shard, generation)
     except ValueError as error:
         raise Damaged(key, str(error), generation) from error
     return manifest
 
 
-def _check_manifest(manifest: ShardManifest, shard: Shard, generation: int, *, signal: str, dtype: str) -> None:
-    wanted = {"version": MANIFEST_VERSION, "signal": signal, "shard": shard.digest, "generation": generation}
-    for name, value in {**wanted, "dtype": dtype, "part": part_name(manifest.sha256)}.items():
+def _check_manifest(manifest: ShardManifest, shard: Shard, generation: int) -> None:
+    wanted = {
+        "version": MANIFEST_VERSION,
+        "signal": shard.signal.digest,
+        "shard": shard.digest,
+        "generation": generation,
+        "row": shard.signal.row,
+        "part": part_name(manifest.sha256),
+    }
+    for name, value in wanted.items():
         found = getattr(manifest, name)
         if found != value:
             raise ValueError(f"its {name} is {found}, not {value}")
@@ -182,8 +187,7 @@ def _check_manifest(manifest: ShardManifest, shard: Shard, generation: int, *, s
         raise ValueError("its sequences are not those of the plan")
     if tuple(entry.rows for entry in manifest.sequences) != shard.targets:
         raise ValueError("its row counts are not those of the plan")
-    bytes_per_row = row_bytes(manifest.hidden_size, manifest.dtype)
-    if any(entry.length != entry.rows * bytes_per_row for entry in manifest.sequences):
+    if any(entry.length != entry.rows * manifest.row.row_bytes for entry in manifest.sequences):
         raise ValueError("its byte ranges don't fit its rows")
 
 

@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-VALUE_BYTES = {"bfloat16": 2, "float32": 4}
-"""Bytes of one value in each stored precision."""
-
 
 @dataclass(frozen=True)
 class Span:
@@ -25,10 +22,4 @@ class EncodedShard:
 
     data: bytes
     sha256: str
-    hidden_size: int
     spans: list[Span]
-
-
-def row_bytes(hidden_size: int, dtype: str) -> int:
-    """Bytes of one target's signal."""
-    return hidden_size * VALUE_BYTES[dtype]

@@ -12,13 +12,14 @@ import transformers
 
 from distill_runtime.contract import environment
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.data.order import Order
+from distill_runtime.data.order import training_order
 from distill_runtime.data.plan import Plan
 from distill_runtime.errors import Checkpointed
 from distill_runtime.models import resolve_model
 from distill_runtime.prepared import PlanReference, Prepared, read_prepared
 from distill_runtime.process import Facts
 from distill_runtime.progress import ProgressReporter, cache_folder
+from distill_runtime.signals.addresses import EVALUATION, TRAIN, signal_of
 from distill_runtime.signals.head import OutputHead
 from distill_runtime.signals.head_source import describe_head
 from distill_runtime.store.base import ObjectStore
@@ -36,11 +37,13 @@ from distill_runtime.student.distributed import (
 from distill_runtime.student.engine import StudentEngine
 from distill_runtime.student.fence import Fence
 from distill_runtime.student.finish import finish, read_finished
+from distill_runtime.student.grouping import Limits
 from distill_runtime.student.held_out import HeldOut
 from distill_runtime.student.model import DTYPES, assert_head_fits, build_model, read_config
 from distill_runtime.student.module import DistilledStudent
-from distill_runtime.student.reader import Reader
+from distill_runtime.student.reader import Reader, TeacherSide
 from distill_runtime.student.self_checks import assert_resumed, check_packing, probe_loss
+from distill_runtime.student.trained import choose_trained
 from distill_runtime.student.trainer import Trainer
 from distill_runtime.transport.interface import SignalSource
 from distill_runtime.transport.objectstore_source import ObjectStoreSource
@@ -168,30 +171,37 @@ def _make_trainer(
     config, prepared, ranks = site.config, site.prepared, site.ranks
     training = config.work.training
     plan = agree(lambda: Plan(site.store, prepared.train), ranks)
-    engine = _make_engine(site, source, stop)
+    teacher_head = _teacher_head(site, source, stop)
+    engine = _make_engine(site)
     head = describe_head(site.student_folder, prepared.vocabulary)
     varlen = training.packing and training.attention == "flash_attention_2"
     samples = [plan.sequence(number) for number in range(min(3, len(plan)))]
     precision = prepared.training_precision
 
-    def probe() -> float:
-        return probe_loss(engine, samples[0], head, ranks, precision)
-
-    probe()
-    if training.packing:
-        check_packing(engine, samples, ranks, precision, varlen=varlen)
+    limits = Limits(rows=training.micro_batch)
+    if training.micro_batch_tokens is not None:
+        limits = Limits(rows=None, tokens=training.micro_batch_tokens)
 
     def reader(name: str, of: Plan) -> Reader:
+        row = signal_of(prepared, name).row
         return Reader(
             name,
             of,
-            source,
+            None if source is None else TeacherSide(source, row, teacher_head),
             ranks,
-            micro_batch=training.micro_batch,
+            limits=limits,
             row_tokens=config.work.data.max_length if training.packing else None,
             varlen=varlen,
         )
 
+    train_reader = reader(TRAIN, plan)
+
+    def probe() -> float:
+        return probe_loss(engine, train_reader, samples[0], head, ranks, precision)
+
+    probe()
+    if training.packing:
+        check_packing(engine, samples, ranks, precision, varlen=varlen)
     checkpointer = Checkpointer(
         site.store,
         prepared.training_digest,
@@ -204,10 +214,10 @@ def _make_trainer(
     trainer = Trainer(
         work=config.work,
         plan=plan,
-        order=_order(config, plan),
+        order=training_order(plan.shard_sizes, training, [source.share for source in prepared.sources]),
         total_steps=prepared.total_steps,
         engine=engine,
-        reader=reader("train", plan),
+        reader=train_reader,
         held_out=_held_out(site, prepared.evaluation, reader),
         source=source,
         checkpointer=checkpointer,
@@ -219,17 +229,23 @@ def _make_trainer(
     return _resumed(trainer, site, fence)
 
 
-def _make_engine(site: Site, source: SignalSource | None, stop: StopRequest) -> StudentEngine:
+def _teacher_head(site: Site, source: SignalSource | None, stop: StopRequest) -> OutputHead | None:
+    """The teacher's head on this process's device, where the training reads hidden states or held-out data does."""
+    compact = site.prepared.train_signal.row.kind != "hidden" and site.prepared.evaluation is None
+    if source is None or compact:
+        return None
+    found = wait_together(source.head, site.ranks, stop)
+    if found is None:
+        raise Checkpointed("stopped by SIGTERM while waiting for the teacher; nothing is lost.")
+    device = site.ranks.device
+    bias = None if found.bias is None else found.bias.to(device)
+    return replace(found, weight=found.weight.to(device), bias=bias)
+
+
+def _make_engine(site: Site) -> StudentEngine:
     config, prepared, ranks = site.config, site.prepared, site.ranks
     training, trusted = config.work.training, config.work.student.trust_remote_code
     head = describe_head(site.student_folder, prepared.vocabulary)
-    teacher_head: OutputHead | None = None
-    if source is not None:
-        found = wait_together(source.head, ranks, stop)
-        if found is None:
-            raise Checkpointed("stopped by SIGTERM while waiting for the teacher; nothing is lost.")
-        bias = None if found.bias is None else found.bias.to(ranks.device)
-        teacher_head = replace(found, weight=found.weight.to(ranks.device), bias=bias)
     settings: dict[str, Any] = deepspeed_settings(training, prepared.training_precision, ranks.world)
     model = build_model(
         site.student_folder,
@@ -240,20 +256,9 @@ def _make_engine(site: Site, source: SignalSource | None, stop: StopRequest) -> 
         trust_remote_code=trusted,
     )
     assert_head_fits(model, head)
-    module = DistilledStudent(model, head=head, teacher_head=teacher_head, objective=config.work.objective)
+    choose_trained(model, config.work.student, zero3=settings if training.zero_stage == 3 else None)
+    module = DistilledStudent(model, head=head, objective=config.work.objective)
     return StudentEngine(module, training.optimizer, settings)
-
-
-def _order(config: RunConfig, plan: Plan) -> Order:
-    training = config.work.training
-    return Order(
-        plan.shard_sizes,
-        seed=training.seed,
-        window_shards=training.shuffle_window_shards,
-        global_batch=training.global_batch,
-        steps=training.steps,
-        epochs=training.epochs,
-    )
 
 
 def _held_out(site: Site, reference: PlanReference | None, reader: Callable[[str, Plan], Reader]) -> HeldOut | None:
@@ -261,7 +266,7 @@ def _held_out(site: Site, reference: PlanReference | None, reader: Callable[[str
         return None
     plan = agree(lambda: Plan(site.store, reference), site.ranks)
     size = site.config.work.training.global_batch
-    return HeldOut(plan, reader("evaluation", plan), site.ranks, set_size=size)
+    return HeldOut(plan, reader(EVALUATION, plan), site.ranks, set_size=size)
 
 
 def _resumed(trainer: Trainer, site: Site, fence: Fence | None) -> Trainer:

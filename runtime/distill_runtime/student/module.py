@@ -7,7 +7,8 @@ from torch import nn
 
 from distill_runtime.contract.sections import Objective
 from distill_runtime.losses.fused_linear import fused_linear_objective
-from distill_runtime.signals.head import HeadDescription, OutputHead
+from distill_runtime.signals.head import HeadDescription
+from distill_runtime.signals.teacher_rows import TeacherRows
 
 STUDENT_PREFIX = "student."
 """What the wrapper puts before the names of the model's own parameters."""
@@ -27,14 +28,11 @@ class DistilledStudent(nn.Module):
         student: nn.Module,
         *,
         head: HeadDescription,
-        teacher_head: OutputHead | None,
         objective: Objective,
     ) -> None:
         super().__init__()
         self.student = student
         self.head = head
-        # Neither a parameter nor a buffer: DeepSpeed must not cast, divide, reduce or save it.
-        self.teacher_head = teacher_head
         self.objective = objective
 
     def forward(
@@ -57,10 +55,13 @@ class DistilledStudent(nn.Module):
         states: torch.Tensor,
         state_index: torch.Tensor,
         targets: torch.Tensor,
-        teacher_hidden: torch.Tensor | None,
+        teacher: TeacherRows | None,
         scale: float,
     ) -> Sums:
         """The objective of the states [rows, length, hidden] at `state_index` [targets], times `scale`.
+
+        The teacher's head comes with its rows and is neither a parameter nor a buffer: DeepSpeed must not cast, divide,
+        reduce or save it.
 
         With a scale of 0 the pass is a real one whose sums and gradients are 0.
         """
@@ -68,8 +69,7 @@ class DistilledStudent(nn.Module):
         sums = fused_linear_objective(
             states.flatten(0, 1)[state_index],
             output.weight,
-            teacher_hidden,
-            self.teacher_head,
+            teacher,
             targets,
             student_head=self.head,
             student_bias=output.bias if self.head.bias else None,

@@ -1,4 +1,4 @@
-"""What a rank reads for a step: its micro-batches as tensors, with the teacher's states."""
+"""What a rank reads for a step: its micro-batches as tensors, with what the teacher says of their targets."""
 
 from collections.abc import Callable
 from collections.abc import Sequence as Many
@@ -7,9 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from distill_runtime.data.plan import Plan
+from distill_runtime.signals.head import OutputHead
+from distill_runtime.signals.row_format import RowFormat
+from distill_runtime.signals.rows import decode_rows, stand_in_rows
+from distill_runtime.signals.teacher_rows import TeacherRows
 from distill_runtime.student.batches import Arrays, MicroBatch, assemble, divide, own_sequences
 from distill_runtime.student.distributed import Ranks
 from distill_runtime.student.engine import StudentEngine
+from distill_runtime.student.grouping import Limits
 from distill_runtime.student.module import Sums
 from distill_runtime.transport.interface import PlanName, SignalSource
 
@@ -19,8 +24,23 @@ class Loaded:
     """A micro-batch, ready to run."""
 
     arrays: Arrays
-    teacher_hidden: torch.Tensor | None
-    """[targets, hidden size of the teacher], on the CPU."""
+    stored: torch.Tensor | None
+    """Rows of the teacher as they are stored [targets, columns], on the CPU."""
+
+
+@dataclass(frozen=True)
+class TeacherSide:
+    """Where what the teacher says comes from, and how it is read."""
+
+    source: SignalSource
+    row: RowFormat
+    """What is stored of each target of the plan."""
+    head: OutputHead | None
+    """On the device of the student; None where no hidden states are read."""
+
+    def decoded(self, stored: torch.Tensor, device: torch.device) -> TeacherRows:
+        """Stored rows as the objective reads them, on the device."""
+        return decode_rows(stored.to(device), self.row, self.head)
 
 
 class Reader:
@@ -30,18 +50,18 @@ class Reader:
         self,
         name: PlanName,
         plan: Plan,
-        source: SignalSource | None,
+        teacher: TeacherSide | None,
         ranks: Ranks,
         *,
-        micro_batch: int,
+        limits: Limits,
         row_tokens: int | None,
         varlen: bool,
     ) -> None:
         self._name: PlanName = name
         self._plan = plan
-        self._source = source
+        self._teacher = teacher
         self._ranks = ranks
-        self._micro_batch = micro_batch
+        self._limits = limits
         self._row_tokens = row_tokens
         self._varlen = varlen
 
@@ -51,15 +71,15 @@ class Reader:
             sequences,
             self._plan.lengths,
             world=self._ranks.world,
-            micro_batch=self._micro_batch,
+            limits=self._limits,
             row_tokens=self._row_tokens,
         )
         return everyone[self._ranks.rank]
 
     def announce(self, sequences: Many[int]) -> None:
         """Tells the source what this rank will read of a set of sequences."""
-        if self._source is not None:
-            self._source.announce(self._name, own_sequences(self.micro_batches(sequences)))
+        if self._teacher is not None:
+            self._teacher.source.announce(self._name, own_sequences(self.micro_batches(sequences)))
 
     def load(self, sequences: Many[int]) -> list[Loaded]:
         """This rank's micro-batches of a set; waits for the teacher.
@@ -71,35 +91,38 @@ class Reader:
         """
         batches = self.micro_batches(sequences)
         own = own_sequences(batches)
-        states = iter(self._source.fetch(self._name, own) if self._source is not None else [])
+        rows = iter(self._teacher.source.fetch(self._name, own) if self._teacher is not None else [])
         found = {number: self._plan.sequence(number) for number in set(own)}
         loaded: list[Loaded] = []
         for batch in batches:
             arrays = assemble(batch, found, packed=self._row_tokens is not None)
-            parts = [next(states) for _ in own_sequences([batch])] if self._source is not None else []
-            loaded.append(Loaded(arrays, self._teacher_states(parts, arrays)))
+            parts = [next(rows) for _ in own_sequences([batch])] if self._teacher is not None else []
+            loaded.append(Loaded(arrays, self._stored(parts, arrays)))
         return loaded
 
-    def _teacher_states(self, parts: list[torch.Tensor], arrays: Arrays) -> torch.Tensor | None:
-        if self._source is None:
+    def _stored(self, parts: list[torch.Tensor], arrays: Arrays) -> torch.Tensor | None:
+        if self._teacher is None:
             return None
-        if arrays.weight == 0:
-            width = self._source.head().description.hidden_size
-            return torch.zeros(len(arrays.targets), width)
-        return torch.cat(parts)
+        return stand_in_rows(self._teacher.row, len(arrays.targets)) if arrays.weight == 0 else torch.cat(parts)
+
+    def stand_in(self, targets: int) -> TeacherRows | None:
+        """Valid rows that mean nothing, for passes whose divergence doesn't count; None without a teacher."""
+        if self._teacher is None:
+            return None
+        return self._teacher.decoded(stand_in_rows(self._teacher.row, targets), self._ranks.device)
 
     def forward(self, engine: StudentEngine, loaded: Loaded, scale: float) -> Callable[[], Sums]:
         """The forward pass of a micro-batch; its loss is `scale` times the sum over its targets."""
 
         def run() -> Sums:
             device = self._ranks.device
-            hidden = loaded.teacher_hidden
+            stored, side = loaded.stored, self._teacher
             return engine(
                 "objective",
                 model_inputs(loaded.arrays, device, varlen=self._varlen),
                 state_index=torch.from_numpy(loaded.arrays.state_index).to(device),
                 targets=torch.from_numpy(loaded.arrays.targets).to(device),
-                teacher_hidden=None if hidden is None else hidden.to(device),
+                teacher=None if stored is None or side is None else side.decoded(stored, device),
                 scale=scale * loaded.arrays.weight,
             )
 

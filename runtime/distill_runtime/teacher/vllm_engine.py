@@ -50,6 +50,8 @@ class VllmEngine(TeacherEngine):
         Tokens of one step; raised to `longest` where that is more, since a sequence is read as a whole.
     longest
         Tokens of the longest sequence that will be asked for.
+    beside_bytes
+        Memory of the first GPU that somebody else needs: vLLM would take nearly all of it.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class VllmEngine(TeacherEngine):
         gpus: int,
         max_batch_tokens: int,
         longest: int,
+        beside_bytes: int = 0,
         trust_remote_code: bool = False,
     ) -> None:
         if importlib.util.find_spec("vllm") is None:
@@ -101,6 +104,10 @@ class VllmEngine(TeacherEngine):
             "use_tqdm_on_load": False,
             "trust_remote_code": trust_remote_code,
         }
+        if gpus > 0 and beside_bytes > 0:
+            total = current_platform.get_device_total_memory()
+            usual = EngineArgs.gpu_memory_utilization
+            arguments["gpu_memory_utilization"] = memory_share(usual, total=total, beside=beside_bytes)
         try:
             model = EngineArgs(**arguments).create_model_config()
         except ValueError as error:
@@ -173,6 +180,11 @@ def checked_states(asked: list[list[int]], answers: Many[PooledAnswer], hidden_s
         # On a processor the tensor is a view of the step's states: a copy lets the others of the step go.
         states.append(data.detach().to(device="cpu", copy=True))
     return states
+
+
+def memory_share(usual: float, *, total: int, beside: int) -> float:
+    """The part of a GPU's `total` bytes that vLLM may take: its usual one, less the bytes that are needed beside it."""
+    return usual - beside / total
 
 
 def cache_bytes(text: PreTrainedConfig, *, tokens: int, dtype: torch.dtype) -> int:

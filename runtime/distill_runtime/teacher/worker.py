@@ -22,6 +22,7 @@ from distill_runtime.models import resolve_pin
 from distill_runtime.prepared import Prepared, read_prepared
 from distill_runtime.process import Facts, replica_name
 from distill_runtime.progress import ProgressReporter, cache_folder
+from distill_runtime.signals.addresses import plan_references, signal_of
 from distill_runtime.signals.head import OutputHead
 from distill_runtime.signals.head_manifest import read_description
 from distill_runtime.signals.head_source import read_head
@@ -29,6 +30,7 @@ from distill_runtime.store.base import ObjectStore
 from distill_runtime.store.open import open_store
 from distill_runtime.teacher.architectures import check_engine
 from distill_runtime.teacher.canary import check_canary
+from distill_runtime.teacher.encoder import Encode, RowEncoder
 from distill_runtime.teacher.engine import TeacherEngine
 from distill_runtime.transport.interface import ShardWork, SignalSink
 from distill_runtime.transport.objectstore_sink import ObjectStoreSink
@@ -75,8 +77,8 @@ class Tally:
 class SignalWorker:
     """Takes shards from a sink until nothing is left.
 
-    While the engine scores a shard the one before it is encoded and written by a thread. `done_and_total` says how many
-    shards there are, for the progress.
+    While the engine scores a shard the one before it is encoded and written by a thread. `encode` makes of states what
+    the shard wants stored. `done_and_total` says how many shards there are, for the progress.
     """
 
     def __init__(
@@ -85,12 +87,14 @@ class SignalWorker:
         sink: SignalSink,
         progress: ProgressReporter,
         *,
+        encode: Encode,
         max_batch_tokens: int,
         done_and_total: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         self._engine = engine
         self._sink = sink
         self._progress = progress
+        self._encode = encode
         self._tokens_per_call = STEPS_PER_CALL * max_batch_tokens
         self._done_and_total = done_and_total
         self._writing: deque[Future[bool]] = deque()
@@ -121,7 +125,7 @@ class SignalWorker:
         rows = score_sequences(self._engine, work.sequences, self._tokens_per_call)
         bad = recompute_bad_rows(self._engine, work.sequences, rows)
         if bad is None:
-            future = writer.submit(self._sink.put, work, rows)
+            future = writer.submit(self._write, work, rows)
             # A write that failed would keep its claim, and `take` would wait for it: closing wakes `take` up.
             future.add_done_callback(lambda done: self._sink.close() if done.exception() is not None else None)
             self._writing.append(future)
@@ -134,6 +138,9 @@ class SignalWorker:
         log.error("%s", message)
         self._sink.fail(work, message)
         self.tally.shards_failed += 1
+
+    def _write(self, work: ShardWork, states: list[torch.Tensor]) -> bool:
+        return self._sink.put(work, self._encode(work, states))
 
     def _report(self, work: ShardWork, seconds: float) -> None:
         tokens = sum(sequence.length for sequence in work.sequences)
@@ -279,7 +286,7 @@ class Replica:
         self._progress.update(stage="load", unit="shards")
         folder: Path | None = None
         head: OutputHead | None = None
-        # Readers wait for the head, and a streaming sink counts by its width: it comes before the first shard.
+        # Readers wait for the head: it comes before the first shard.
         if read_description(self._store, self._prepared) is None:
             folder = self._resolve()
             head = self._publish_head(folder)
@@ -293,7 +300,9 @@ class Replica:
         folder = folder or self._resolve()
         head = head or self._publish_head(folder)
         longest = longest_sequence(self._store, self._prepared)
-        engine = self._start_engine(folder, longest)
+        encoder = RowEncoder(head, gpu=self._config.work.teacher.gpus > 0)
+        rows = [signal_of(self._prepared, plan).row for plan in plan_references(self._prepared)]
+        engine = self._start_engine(folder, longest, beside_bytes=encoder.gpu_bytes(rows))
         try:
             self._progress.update(stage="canary")
             figures = check_canary(engine, head, self._prepared, self._store, replica=self._name, longest=longest)
@@ -302,6 +311,7 @@ class Replica:
                 engine,
                 self._sink,
                 self._progress,
+                encode=encoder,
                 max_batch_tokens=self._config.work.teacher.max_batch_tokens,
                 done_and_total=self._sink.progress,
             )
@@ -330,7 +340,7 @@ class Replica:
         self._sink.publish_head(head)
         return head
 
-    def _start_engine(self, folder: Path, longest: int) -> TeacherEngine:
+    def _start_engine(self, folder: Path, longest: int, *, beside_bytes: int) -> TeacherEngine:
         teacher = self._config.work.teacher
         check_engine(teacher.engine, folder)
         log.info("loading the teacher from %s on %s", folder, teacher.engine)
@@ -345,6 +355,7 @@ class Replica:
                 gpus=teacher.gpus,
                 max_batch_tokens=teacher.max_batch_tokens,
                 longest=longest,
+                beside_bytes=beside_bytes,
                 trust_remote_code=teacher.trust_remote_code,
             )
         else:
@@ -362,7 +373,7 @@ class Replica:
 
 
 def longest_sequence(store: ObjectStore, prepared: Prepared) -> int:
-    """Tokens of the longest sequence of the job's plans and the canary."""
+    """Tokens of the longest sequence of the job's plans, as the teacher reads it, and of the canary."""
     references = [prepared.train, prepared.evaluation, *(task.plan for task in prepared.tasks)]
-    lengths = [int(Plan(store, reference).lengths.max()) for reference in references if reference is not None]
+    lengths = [Plan(store, reference).longest_for_teacher for reference in references if reference is not None]
     return max([len(prepared.teacher_canary), *lengths])

@@ -39,7 +39,6 @@ class ConsumptionPublisher:
         self._demand = demand
         self._watermark = config.work.signal.watermark_bytes
         self._publish_seconds = publish_seconds
-        self._row_bytes: int | None = None
         self._key = consumption_key(prepared)
         before = read_consumption(store, prepared)
         self._check_fence(before, config)
@@ -53,10 +52,6 @@ class ConsumptionPublisher:
         if background:
             self._thread = threading.Thread(target=self._run, name="consumption", daemon=True)
             self._thread.start()
-
-    def set_row_bytes(self, row_bytes: int) -> None:
-        """Bytes of one target's signal: known once the head is."""
-        self._row_bytes = row_bytes
 
     def position(self, step: int) -> None:
         """The student reads `step` now. A step before the checkpoint takes the checkpoint back: it was lost."""
@@ -126,11 +121,7 @@ class ConsumptionPublisher:
     def _delete_behind(self, consumption: Consumption) -> None:
         """Deletes the training's signals that aren't in the window: those behind the checkpoint whose next use, if any,
         is further ahead than teachers may go."""
-        if self._row_bytes is None and not consumption.finished:
-            return
-        window = self._demand.window(
-            consumption, watermark_bytes=self._watermark, row_bytes=self._row_bytes if self._row_bytes else 1
-        )
+        window = self._demand.window(consumption, watermark_bytes=self._watermark)
         kept = {item.shard.folder for item in window}
         for folder in list_states(self._store, self._demand.train_root):
             if folder not in kept:

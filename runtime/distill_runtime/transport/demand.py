@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.data.order import Order
+from distill_runtime.data.order import training_order
 from distill_runtime.data.plan import Plan
 from distill_runtime.prepared import Prepared, Record
-from distill_runtime.signals.addresses import TRAIN, plan_references, signal_root
+from distill_runtime.signals.addresses import TRAIN, plan_references, signal_of, signal_root
 from distill_runtime.signals.head_manifest import is_published
 from distill_runtime.signals.shards import Shard, list_states, shard_of_plan
 from distill_runtime.store.base import ObjectMissing, ObjectStore
@@ -71,17 +71,12 @@ class Demand:
 
     def __init__(self, store: ObjectStore, config: RunConfig, prepared: Prepared) -> None:
         self.plans = {name: Plan(store, reference) for name, reference in plan_references(prepared).items()}
+        self.signals = {name: signal_of(prepared, name) for name in self.plans}
+        """What is stored about the targets of each plan."""
         self._roots = {name: signal_root(config, prepared, name) for name in self.plans}
         self.streaming = config.work.signal.mode == "streaming"
-        training = config.work.training
-        self.order = Order(
-            self.plans[TRAIN].shard_sizes,
-            seed=training.seed,
-            window_shards=training.shuffle_window_shards,
-            global_batch=training.global_batch,
-            steps=training.steps,
-            epochs=training.epochs,
-        )
+        shares = [source.share for source in prepared.sources]
+        self.order = training_order(self.plans[TRAIN].shard_sizes, config.work.training, shares)
 
     @property
     def roots(self) -> list[str]:
@@ -95,7 +90,8 @@ class Demand:
 
     def wanted(self, plan: str, index: int) -> Wanted:
         """One shard of a plan."""
-        return Wanted(plan, index, shard_of_plan(self._roots[plan], self.plans[plan].manifest.shards[index]))
+        described = self.plans[plan].manifest.shards[index]
+        return Wanted(plan, index, shard_of_plan(self._roots[plan], self.signals[plan], described))
 
     def before_training(self) -> list[Wanted]:
         """Shards of the held-out data: read before the first step."""
@@ -121,7 +117,7 @@ class Demand:
             training = self.training(consumption.checkpoint)
         return _once([*self.before_training(), *training, *self.after_training()])
 
-    def window(self, consumption: Consumption, *, watermark_bytes: int, row_bytes: int) -> list[Wanted]:
+    def window(self, consumption: Consumption, *, watermark_bytes: int) -> list[Wanted]:
         """Streaming: the shards that should exist now, in the order of their first use.
 
         These are the ones that steps [checkpoint, step] read, and those read first after `step`, as long as the ones
@@ -138,7 +134,7 @@ class Demand:
             if step > position:
                 if ahead > watermark_bytes:
                     break
-                ahead += sum(item.shard.targets) * row_bytes
+                ahead += sum(item.shard.targets) * item.shard.signal.row.row_bytes
             found[item.shard.folder] = item
         return list(found.values())
 

@@ -9,6 +9,7 @@ import torch
 
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.signals.head import OutputHead
+from distill_runtime.signals.row_format import RowFormat
 
 PlanName = Literal["train", "evaluation"] | str
 """Which of the job's plans: `train`, `evaluation`, or `task-<name>`."""
@@ -21,6 +22,9 @@ class ShardWork:
     plan: PlanName
     shard: int
     sequences: list[Sequence]
+    """What the teacher reads of them."""
+    row: RowFormat
+    """What is to be stored of each target."""
     token: str
     """The transport's own note on the claim."""
 
@@ -41,7 +45,7 @@ class SignalSource(ABC):
 
     @abstractmethod
     def fetch(self, plan: PlanName, sequences: Many[int]) -> list[torch.Tensor]:
-        """For each sequence the teacher's states [targets, hidden_size] on the CPU, in the stored precision.
+        """For each sequence the stored rows [targets, columns] on the CPU; `signals.rows` says what they mean.
 
         Waits for what is not there yet.
 
@@ -82,7 +86,8 @@ class SignalSink(ABC):
 
     @abstractmethod
     def put(self, work: ShardWork, rows: list[torch.Tensor]) -> bool:
-        """Stores the states [targets, hidden_size] of each sequence of the shard: parts first, manifest last.
+        """Stores the rows [targets, columns] of each sequence of the shard, in the form that the work asks for: parts
+        first, manifest last.
 
         Returns False where another replica was first; its signals count.
         """

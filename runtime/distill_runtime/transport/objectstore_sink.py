@@ -24,10 +24,8 @@ from distill_runtime.signals.generations import (
     read_state,
 )
 from distill_runtime.signals.head import OutputHead
-from distill_runtime.signals.head_manifest import read_description
 from distill_runtime.signals.heads import publish_head
 from distill_runtime.signals.shards import list_states, write_shard
-from distill_runtime.signals.spans import row_bytes
 from distill_runtime.store.base import ObjectStore
 from distill_runtime.transport.claims import Claimant, Claims
 from distill_runtime.transport.demand import NOTHING_READ, Consumption, Demand, Wanted, read_consumption
@@ -51,10 +49,7 @@ class _Taken:
 
 
 class ObjectStoreSink(SignalSink):
-    """One teacher replica's end. One thread takes; others may `put`, `fail` and `close`.
-
-    In streaming mode `publish_head` comes before `take`, since the watermark is counted in bytes.
-    """
+    """One teacher replica's end. One thread takes; others may `put`, `fail` and `close`."""
 
     def __init__(
         self, store: ObjectStore, config: RunConfig, prepared: Prepared, *, replica: str, pace: Pace | None = None
@@ -84,7 +79,6 @@ class ObjectStoreSink(SignalSink):
         self._states: dict[str, FolderState] = {}
         self._listing_until = float("-inf")
         self._window: tuple[Consumption, list[Wanted]] | None = None
-        self._hidden_size: int | None = None
         self._taken: dict[str, _Taken] = {}
         self._store.put(self._presence_key, self._presence.model_dump_json().encode())
         record_use(self._store, config, prepared)
@@ -95,7 +89,6 @@ class ObjectStoreSink(SignalSink):
     def publish_head(self, head: OutputHead) -> None:
         """Stores the output head unless it is there."""
         publish_head(self._store, self._prepared, head, self._name)
-        self._hidden_size = head.description.hidden_size
 
     def progress(self) -> tuple[int, int]:
         """Wanted shards that are there (or can't be made), and all wanted ones, by the last look at the store. In
@@ -137,7 +130,8 @@ class ObjectStoreSink(SignalSink):
         return None
 
     def put(self, work: ShardWork, rows: list[torch.Tensor]) -> bool:
-        """Stores the states [targets, hidden_size] of each sequence of the shard: parts first, manifest last.
+        """Stores the rows [targets, columns] of each sequence of the shard, in the form that the work asks for: parts
+        first, manifest last.
 
         Returns False where another replica was first; its signals count.
 
@@ -150,22 +144,8 @@ class ObjectStoreSink(SignalSink):
         taken = self._taken[work.token]
         shard = taken.wanted.shard
         name = f"shard {work.shard} of plan {work.plan}"
-        encoded = encode_shard(rows, shard.targets, self._signal.dtype, name=name)
-        if self._hidden_size not in (None, encoded.hidden_size):
-            raise RetryError(
-                f"the states of {name} are {encoded.hidden_size} wide, the teacher's head takes {self._hidden_size}.",
-                reason="SignalRefused",
-            )
-        won = write_shard(
-            self._store,
-            shard,
-            encoded,
-            work.sequences,
-            signal=self._prepared.signal_digest,
-            dtype=self._signal.dtype,
-            generation=taken.generation,
-            writer=self._name,
-        )
+        encoded = encode_shard(rows, shard.targets, shard.signal.row, name=name)
+        won = write_shard(self._store, shard, encoded, work.sequences, generation=taken.generation, writer=self._name)
         if not won:
             log.info("%s was written by another replica first; its signals count", name)
         self._give_up(work)
@@ -206,9 +186,7 @@ class ObjectStoreSink(SignalSink):
         if self._window is not None and self._window[0] == consumption:
             return self._window[1]
         if self._demand.streaming:
-            window = self._demand.window(
-                consumption, watermark_bytes=self._signal.watermark_bytes, row_bytes=self._row_bytes()
-            )
+            window = self._demand.window(consumption, watermark_bytes=self._signal.watermark_bytes)
             wanted = [*self._demand.before_training(), *window, *self._demand.after_training()]
         else:
             wanted = self._demand.all()
@@ -220,13 +198,6 @@ class ObjectStoreSink(SignalSink):
                     self._states.pop(item.shard.folder, None)
         self._window = (consumption, wanted)
         return wanted
-
-    def _row_bytes(self) -> int:
-        if self._hidden_size is None:
-            description = read_description(self._store, self._prepared)
-            assert description is not None, "publish_head comes before take"
-            self._hidden_size = description.hidden_size
-        return row_bytes(self._hidden_size, self._signal.dtype)
 
     def _list(self) -> bool:
         """Lists all shards' states where the last listing is too old."""
@@ -277,8 +248,9 @@ class ObjectStoreSink(SignalSink):
             self._claims.release(key)
             return None
         self._taken[key] = _Taken(wanted, state.generation)
-        sequences = self._demand.plans[wanted.plan].shard(wanted.index)
-        return ShardWork(plan=wanted.plan, shard=wanted.index, sequences=sequences, token=key)
+        sequences = [sequence.for_teacher for sequence in self._demand.plans[wanted.plan].shard(wanted.index)]
+        row = wanted.shard.signal.row
+        return ShardWork(plan=wanted.plan, shard=wanted.index, sequences=sequences, row=row, token=key)
 
     def _give_up(self, work: ShardWork) -> None:
         taken = self._taken.pop(work.token)

@@ -14,11 +14,10 @@ from distill_runtime.prepared import Prepared
 from distill_runtime.signals.addresses import TRAIN, record_use
 from distill_runtime.signals.generations import Damaged
 from distill_runtime.signals.head import OutputHead
-from distill_runtime.signals.head_manifest import head_folder, read_description
+from distill_runtime.signals.head_manifest import head_folder
 from distill_runtime.signals.heads import read_head
 from distill_runtime.signals.node_cache import NodeCache
 from distill_runtime.signals.reader import NotReady, ShardReader
-from distill_runtime.signals.spans import row_bytes
 from distill_runtime.store.base import ObjectStore
 from distill_runtime.transport.consumption import ConsumptionPublisher
 from distill_runtime.transport.demand import Demand
@@ -68,12 +67,9 @@ class ObjectStoreSource(SignalSource):
         self._teachers = teachers
         self._reader_name = f"{config.uid}/{config.attempt}/student"
         self._demand = Demand(self._store, config, prepared)
-        self._hidden_size: int | None = None
         self._head: OutputHead | None = None
-        self._cache_folder = cache
-        self._cache_bytes = cache_bytes
-        self._reader: ShardReader | None = None
-        self._reader_lock = threading.Lock()
+        node_cache = None if cache is None else self._node_cache(cache / CACHE_FOLDER, cache_bytes)
+        self._reader = ShardReader(self._store, reader=self._reader_name, cache=node_cache)
         self._board = PresenceBoard(
             self._store,
             config,
@@ -118,7 +114,6 @@ class ObjectStoreSource(SignalSource):
             if self._head is None:
                 self._check_somebody_left(head_folder(self._prepared), "The teacher's output head")
                 self._pace.sleep(self._pace.poll_seconds)
-        self._learn_width(self._head.description.hidden_size)
         return self._head
 
     def announce(self, plan: PlanName, sequences: Many[int]) -> None:
@@ -126,7 +121,7 @@ class ObjectStoreSource(SignalSource):
         self._prefetcher.announce([(plan, int(sequence)) for sequence in sequences])
 
     def fetch(self, plan: PlanName, sequences: Many[int]) -> list[torch.Tensor]:
-        """For each sequence the teacher's states [targets, hidden_size] on the CPU, in the stored precision.
+        """For each sequence the stored rows [targets, columns] on the CPU; `signals.rows` says what they mean.
 
         Waits for what is not there yet.
 
@@ -178,14 +173,14 @@ class ObjectStoreSource(SignalSource):
     def _bytes_of(self, key: Key) -> int:
         plan, sequence = key
         targets = int(self._demand.plans[plan].target_counts[sequence])
-        return targets * row_bytes(self._hidden_size or 0, self._config.work.signal.dtype)
+        return targets * self._demand.signals[plan].row.row_bytes
 
     def _read(self, unit: Unit, sequences: list[int], urgent: bool) -> list[torch.Tensor]:
         plan, index = unit
         wanted = self._demand.wanted(plan, index)
         first = self._demand.plans[plan].first_sequence(index)
         try:
-            rows = self._shard_reader().read(wanted.shard, [sequence - first for sequence in sequences])
+            rows = self._reader.read(wanted.shard, [sequence - first for sequence in sequences])
         except NotReady:
             if urgent:
                 self._check_somebody_left(wanted.shard.folder, f"The signal of shard {index} of plan {plan}")
@@ -194,39 +189,15 @@ class ObjectStoreSource(SignalSource):
             self._alone.pop(wanted.shard.folder, None)
         return rows
 
-    def _learn_width(self, hidden_size: int) -> None:
-        self._hidden_size = hidden_size
-        if self._publisher is not None:
-            self._publisher.set_row_bytes(row_bytes(hidden_size, self._config.work.signal.dtype))
-
-    def _shard_reader(self) -> ShardReader:
-        with self._reader_lock:
-            if self._hidden_size is None:
-                description = read_description(self._store, self._prepared)
-                if description is None:
-                    raise NotReady("the output head isn't published")
-                self._learn_width(description.hidden_size)
-            if self._reader is None:
-                self._reader = ShardReader(
-                    self._store,
-                    signal=self._prepared.signal_digest,
-                    dtype=self._config.work.signal.dtype,
-                    reader=self._reader_name,
-                    cache=self._node_cache(),
-                )
-            return self._reader
-
-    def _node_cache(self) -> NodeCache | None:
+    def _node_cache(self, folder: Path, capacity: int) -> NodeCache | None:
         """The cache, where the shards of a shuffle window fit into it: else each step would fetch them anew."""
-        if self._cache_folder is None:
-            return None
         shards = sorted((sum(s.targets) for s in self._demand.plans[TRAIN].manifest.shards), reverse=True)
         window = sum(shards[: self._config.work.training.shuffle_window_shards])
-        needed = window * row_bytes(self._hidden_size or 0, self._config.work.signal.dtype)
-        if needed > self._cache_bytes:
-            log.info("no node cache: a shuffle window has %d bytes of signals, the cache %d", needed, self._cache_bytes)
+        needed = window * self._demand.signals[TRAIN].row.row_bytes
+        if needed > capacity:
+            log.info("no node cache: a shuffle window has %d bytes of signals, the cache %d", needed, capacity)
             return None
-        return NodeCache(self._cache_folder / CACHE_FOLDER, self._cache_bytes)
+        return NodeCache(folder, capacity)
 
     def _check_somebody_left(self, folder: str, what: str) -> None:
         """Counts the looks at something missing since the last teacher has gone.

@@ -11,7 +11,8 @@ from distill_runtime.errors import RetryError
 from distill_runtime.store.base import ObjectInfo, ObjectStore
 
 FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 15.0
+LONGEST_PAUSE = 5.0
+"""What an outage costs beyond its end."""
 
 Answer = TypeVar("Answer")
 

@@ -41,7 +41,7 @@ class _Need:
 class Prefetcher:
     """Reads rows in the background.
 
-    `read(unit, sequences, urgent)` gives the rows [targets, hidden_size] of sequences of one shard, and raises NotReady
+    `read(unit, sequences, urgent)` gives the rows [targets, columns] of sequences of one shard, and raises NotReady
     where the teacher hasn't made them; any other exception reaches whoever fetches from that shard. `unit_of` names a
     sequence's shard, `bytes_of` estimates the bytes of its rows.
     """

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.drills.drill import STREAMING, DrilledJob, Drills
+from tests.fixtures.watched_job import merged
 from tests.testcluster.node import Node
 from tests.testcluster.waiting import wait_until
 
@@ -109,7 +110,9 @@ def test_out_of_memory(drills: Drills) -> None:
 
 def test_full_disk(drills: Drills) -> None:
     """A student's disk is full: the kubelet evicts the pod, the job says so and goes on."""
-    job = drills.job("full-disk", taught=True).start({"pods": {"student": {"ephemeralStorage": "1Gi"}}})
+    # The kubelet looks every ten seconds: the job must last.
+    limited = {"pods": {"student": {"ephemeralStorage": "1Gi"}}}
+    job = drills.job("full-disk", taught=True).start(merged(STREAMING, limited))
     job.wait_for_step(12)
     job.strike()
     job.execute(job.pod("student", 1), "sh", "-c", "dd if=/dev/zero of=/tmp/fill bs=1M count=1200; sleep 60")

@@ -100,7 +100,7 @@ class TinyJob:
             teacher=resolve_model(f"file://{teacher}", config.work.storage, cache=folder / "cache").pin,
             student=resolve_model(f"file://{before}", config.work.storage, cache=folder / "cache").pin,
             vocabulary=vocabulary,
-            report={"rows": 3, "targets": train.targets, "hiddenSize": 64},
+            report={"rows": 3, "targets": train.targets},
         )
         store.put(layout.prepared_key(config), prepared.model_dump_json().encode())
         finished = Finished(

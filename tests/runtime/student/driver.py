@@ -25,6 +25,7 @@ from distill_runtime.logs import configure_logging
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import run_role
 from distill_runtime.progress import state_folder
+from distill_runtime.signals.addresses import signal_of
 from distill_runtime.store.base import ObjectStore
 from distill_runtime.student.distributed import Ranks
 from distill_runtime.student.fence import Fence
@@ -33,8 +34,8 @@ from tests.runtime.student.scenario import InventedTeacher
 
 
 class FaultyTeacher(InventedTeacher):
-    def __init__(self, plans: dict[str, Plan], vocabulary: int, strike: Any) -> None:
-        super().__init__(plans, vocabulary)
+    def __init__(self, plans: dict[str, Plan], prepared: Prepared, strike: Any) -> None:
+        super().__init__(plans, prepared.vocabulary, {name: signal_of(prepared, name).row for name in plans})
         self.fetches = 0
         self._strike = strike
 
@@ -69,7 +70,7 @@ def inventor(faults: dict[str, dict[str, Any]]) -> OpenSource:
         assert prepared.evaluation is not None
         plans = {"train": Plan(store, prepared.train), "evaluation": Plan(store, prepared.evaluation)}
         fault = faults.get(f"{config.name}-{config.attempt}", {})
-        return FaultyTeacher(plans, prepared.vocabulary, strike_with(fault, store, config, prepared, ranks.rank))
+        return FaultyTeacher(plans, prepared, strike_with(fault, store, config, prepared, ranks.rank))
 
     return invent
 

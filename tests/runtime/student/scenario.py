@@ -19,14 +19,17 @@ from distill_runtime.contract.run import RunConfig
 from distill_runtime.data.plan import Plan, write_plan
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.digests import digest_of
-from distill_runtime.prepared import ModelPin, PlanReference, Prepared
+from distill_runtime.prepared import ModelPin, PlanReference, Prepared, StoredSignal
 from distill_runtime.signals.head import HeadDescription, OutputHead
+from distill_runtime.signals.row_format import RowFormat, training_row
+from distill_runtime.signals.rows import encode_rows
 from distill_runtime.store.directory import DirectoryStore
 from distill_runtime.student.checkpoints import read_manifest, read_tensors
 from distill_runtime.student.curves import read_curves
 from distill_runtime.student.fence import FenceState
 from distill_runtime.transport.interface import SignalSource
 from tests.fixtures.models import save_tiny_model, tiny_tokenizer
+from tests.fixtures.signals import hidden_signal
 
 TEACHER_HIDDEN = 24
 MAX_LENGTH = 40
@@ -36,10 +39,11 @@ DRIVER = Path(__file__).with_name("driver.py")
 class InventedTeacher(SignalSource):
     """States that depend on the plan and the sequence alone, as a real teacher's would."""
 
-    def __init__(self, plans: dict[str, Plan], vocabulary: int) -> None:
+    def __init__(self, plans: dict[str, Plan], vocabulary: int, rows: dict[str, RowFormat] | None = None) -> None:
         self.waited_seconds = 0.0
         self.durable: list[int] = []
         self._plans = plans
+        self._rows = rows or {}
         weight = torch.randn(vocabulary, TEACHER_HIDDEN, generator=torch.Generator().manual_seed(1)) * 0.5
         description = HeadDescription(hidden_size=TEACHER_HIDDEN, padded_vocabulary=vocabulary, vocabulary=vocabulary)
         self._head = OutputHead(description=description, weight=weight)
@@ -51,7 +55,12 @@ class InventedTeacher(SignalSource):
         assert all(0 <= number < len(self._plans[plan]) for number in sequences)
 
     def fetch(self, plan: str, sequences: Many[int]) -> list[torch.Tensor]:
-        return [self._states(plan, number) for number in sequences]
+        return [self._stored(plan, number) for number in sequences]
+
+    def _stored(self, plan: str, number: int) -> torch.Tensor:
+        states = self._states(plan, number)
+        row = self._rows.get(plan)
+        return states if row is None else encode_rows(self._plans[plan].sequence(number), states, row, self._head)
 
     def _states(self, plan: str, number: int) -> torch.Tensor:
         seed = number * 2 + (plan == "evaluation")
@@ -117,6 +126,7 @@ class Scenario:
                     "data": {"train": "file:///none", "evaluation": "file:///none", "maxLength": MAX_LENGTH},
                     "storage": {"uri": f"file://{self.root / 'store'}"},
                     "objective": {"crossEntropyWeight": 0.5},
+                    "signal": {"dtype": "float32"},
                     "training": training,
                     **work,
                 },
@@ -132,7 +142,11 @@ class Scenario:
             student=ModelPin(uri=f"file://{self.student}", digest="1"),
             training_precision=config.work.training.precision,  # type: ignore[arg-type]
             vocabulary=self.vocabulary,
-            signal_digest="2",
+            train_signal=StoredSignal(
+                digest="2",
+                row=training_row(config.work, hidden_size=TEACHER_HIDDEN, vocabulary=self.vocabulary),
+            ),
+            held_out_signal=hidden_signal("2", TEACHER_HIDDEN),
             teacher_canary=[4, 5],
             total_steps=config.work.training.steps or 1,
             training_digest=self.training_digest(name),

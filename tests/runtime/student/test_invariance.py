@@ -1,15 +1,18 @@
 """The result doesn't depend on how the work is divided, and it is the one of a plain loop."""
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from distill_runtime.contract.sections import Schedule
+from distill_runtime.contract.sections import DivergenceKind, Objective, Schedule
 from distill_runtime.data.order import Order
 from distill_runtime.data.plan import Plan
+from distill_runtime.losses.reference import objective_total
 from distill_runtime.student.schedule import learning_rate
 from tests.runtime.student.scenario import InventedTeacher, Scenario, launch, make_scenario
 
@@ -43,6 +46,19 @@ ADAM_WAYS: dict[str, dict[str, Any]] = {
     f"adam-zero{stage}": {"zeroStage": stage, "packing": stage > 1} for stage in (0, 1, 2, 3)
 }
 TIED_STAGES = (0, 3)
+MIXED: dict[str, Any] = {
+    "divergences": [
+        {"kind": kind, "weight": weight, "beta": 0.3, "alpha": 0.2}
+        for kind, weight in zip(get_args(DivergenceKind), itertools.count(1), strict=False)
+    ],
+    "temperature": 2,
+    "distillationWeight": 0.05,
+    "crossEntropyWeight": 0.5,
+}
+"""Every divergence at once."""
+MIXED_WAYS: dict[str, dict[str, Any]] = {
+    f"mixed-zero{stage}": {"zeroStage": stage, "packing": stage == 3, "microBatch": 2} for stage in (0, 3)
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +82,9 @@ def world(request: pytest.FixtureRequest, scenario: Scenario, tied: Scenario) ->
         configs.append(scenario.config(f"{way}-world{world}", training={**training, "optimizer": SGD}))
     for way, training in ADAM_WAYS.items():
         configs.append(scenario.config(f"{way}-world{world}", training={**training, "optimizer": ADAMW}))
+    for way, training in MIXED_WAYS.items():
+        mixed = {**training, "optimizer": SGD}
+        configs.append(scenario.config(f"{way}-world{world}", training=mixed, objective=MIXED))
     for stage in TIED_STAGES:
         few = {"zeroStage": stage, "globalBatch": 1, "steps": 3, "optimizer": SGD}
         configs.append(tied.config(f"tied{stage}-world{world}", training=few))
@@ -75,7 +94,23 @@ def world(request: pytest.FixtureRequest, scenario: Scenario, tied: Scenario) ->
     return world
 
 
-def plain_training(scenario: Scenario, steps: int, batch: int, peak: float) -> tuple[list[float], list[float], Any]:
+Total = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of the student's and the teacher's logits [targets, vocabulary] and the targets."""
+
+
+def kl_and_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    log_q, log_p = torch.log_softmax(student, -1), torch.log_softmax(teacher, -1)
+    divergence = (log_p.exp() * (log_p - log_q)).sum()
+    return divergence + 0.5 * torch.nn.functional.nll_loss(log_q, targets, reduction="sum")
+
+
+def mixed_objective(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return objective_total(student, teacher, targets, Objective.model_validate(MIXED))
+
+
+def plain_training(
+    scenario: Scenario, steps: int, batch: int, peak: float, total_of: Total = kl_and_cross_entropy
+) -> tuple[list[float], list[float], Any]:
     """Losses and gradient norms of a loop that reads sequence by sequence and knows nothing of the trainer."""
     plan = Plan(scenario.store, scenario.train)
     teacher = InventedTeacher({"train": plan}, scenario.vocabulary)
@@ -90,12 +125,7 @@ def plain_training(scenario: Scenario, steps: int, batch: int, peak: float) -> t
             sequence = plan.sequence(number)
             ids = torch.from_numpy(sequence.ids).long()
             logits = model(ids[None]).logits[0, sequence.signal_positions, : scenario.vocabulary]
-            log_q = torch.log_softmax(logits, -1)
-            log_p = torch.log_softmax(teacher.head().logits(states), -1)
-            divergence = (log_p.exp() * (log_p - log_q)).sum()
-            total = (
-                total + divergence + 0.5 * torch.nn.functional.nll_loss(log_q, ids[sequence.targets], reduction="sum")
-            )
+            total = total + total_of(logits, teacher.head().logits(states), ids[sequence.targets])
         loss = total / int(plan.target_counts[numbers].sum())
         model.zero_grad()
         loss.backward()
@@ -122,6 +152,17 @@ def test_losses_gradients_and_weights_equal_a_plain_loop_however_the_work_is_div
     name = f"{way}-world{world}"
     losses, norms, model = plain
     assert losses[0] != pytest.approx(losses[-1], rel=0.01), "the steps must change the loss for this to say anything"
+    assert scenario.losses(name) == pytest.approx(losses, rel=LOSS)
+    assert scenario.norms(name) == pytest.approx(norms, rel=5 * LOSS)
+    found = scenario.weights(name)
+    for parameter, weight in model.named_parameters():
+        torch.testing.assert_close(found[f"{parameter}:weight"], weight.detach(), atol=WEIGHTS, rtol=1e-4)
+
+
+@pytest.mark.parametrize("way", list(MIXED_WAYS))
+def test_all_divergences_together_train_as_their_plain_formulas_do(scenario: Scenario, world: int, way: str) -> None:
+    losses, norms, model = plain_training(scenario, steps=4, batch=5, peak=0.5, total_of=mixed_objective)
+    name = f"{way}-world{world}"
     assert scenario.losses(name) == pytest.approx(losses, rel=LOSS)
     assert scenario.norms(name) == pytest.approx(norms, rel=5 * LOSS)
     found = scenario.weights(name)

@@ -19,6 +19,7 @@ from distill_runtime.teacher.engine import TeacherEngine
 from distill_runtime.teacher.transformers_engine import TransformersEngine
 from tests.fixtures.memory_store import MemoryStore
 from tests.fixtures.models import save_tiny_model, tiny_tokenizer
+from tests.fixtures.signals import hidden_signal
 
 TEXT = "the capital of france is paris. two and two are four, and my card has not arrived yet."
 LONGEST = 128
@@ -37,7 +38,8 @@ def _prepared(canary: list[int], vocabulary: int) -> Prepared:
         student=pin,
         training_precision="float32",
         vocabulary=vocabulary,
-        signal_digest="s",
+        train_signal=hidden_signal("s", 64),
+        held_out_signal=hidden_signal("s", 64),
         teacher_canary=canary,
         total_steps=1,
         training_digest="t",

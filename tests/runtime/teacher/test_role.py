@@ -19,7 +19,8 @@ from distill_runtime.contract import environment
 from distill_runtime.contract.facts import TeacherFacts
 from distill_runtime.data.plan import Plan
 from distill_runtime.models import resolve_model
-from distill_runtime.signals.addresses import plan_references, signal_digest
+from distill_runtime.signals.addresses import plan_references, signal_of, stored_signal
+from distill_runtime.signals.row_format import held_out_row, training_row
 from distill_runtime.signals.shards import list_states
 from distill_runtime.store.directory import DirectoryStore
 from distill_runtime.teacher.canary import canary_key
@@ -28,6 +29,8 @@ from tests.fixtures.models import tiny_tokenizer
 from tests.fixtures.signal_jobs import SignalJob, make_job
 from tests.runtime.teacher.families import save_family
 
+HIDDEN_SIZE = 128
+"""That of `save_family`."""
 WITHOUT_VLLM = (
     "import sys; from distill_runtime.process import read_run_config; "
     "from distill_runtime.teacher.worker import run_teacher; "
@@ -50,7 +53,10 @@ def _prepare(folder: Path, *, engine: str = "vllm", **options: Any) -> SignalJob
         update={
             "teacher": pin,
             "vocabulary": len(tiny_tokenizer()),
-            "signal_digest": signal_digest(pin.digest, "float32", work.signal),
+            "train_signal": stored_signal(
+                pin.digest, "float32", training_row(work, hidden_size=HIDDEN_SIZE, vocabulary=len(tiny_tokenizer()))
+            ),
+            "held_out_signal": stored_signal(pin.digest, "float32", held_out_row(work, hidden_size=HIDDEN_SIZE)),
             "teacher_canary": tiny_tokenizer()("the capital of france is paris.")["input_ids"],
         }
     )
@@ -89,8 +95,8 @@ def _end(process: "subprocess.Popen[str]", folder: Path, replica: str) -> tuple[
 
 
 def _ready_shards(job: SignalJob) -> int:
-    states = list_states(job.store, layout.signal_key(job.prepared.signal_digest))
-    return sum(state.status == "ready" for state in states.values())
+    roots = {layout.signal_key(signal_of(job.prepared, plan).digest) for plan in plan_references(job.prepared)}
+    return sum(state.status == "ready" for root in roots for state in list_states(job.store, root).values())
 
 
 def _log(folder: Path, replica: str) -> str:
@@ -206,3 +212,29 @@ def test_a_replica_that_others_leave_nothing_to_do_says_that_it_waits(tmp_path: 
         process.kill()
         process.wait()
         job.close()
+
+
+def test_a_teacher_that_is_told_more_writes_the_states_of_its_own_prompt(tmp_path: Path) -> None:
+    job = _prepare(tmp_path, engine="transformers", teacher_context=9)
+    code, outcome = _end(_start(tmp_path, "teacher-0"), tmp_path, "teacher-0")
+    assert code == 0, _log(tmp_path, "teacher-0")
+    plans = {name: Plan(job.store, reference) for name, reference in plan_references(job.prepared).items()}
+    read = [plan.sequence(number).for_teacher.length for plan in plans.values() for number in range(len(plan))]
+    assert outcome["facts"]["tokens"] == sum(read)
+    assert sum(read) > sum(int(plan.lengths.sum()) for plan in plans.values())
+
+    engine = TransformersEngine(tmp_path / "teacher", dtype="float32", gpus=0, max_batch_tokens=64)
+    source = job.source(teachers=0)
+    told_more = 0
+    for name, plan in plans.items():
+        for number, rows in enumerate(source.fetch(name, list(range(len(plan))))):
+            sequence = plan.sequence(number)
+            teacher = sequence.for_teacher
+            states = engine.hidden_states([teacher.ids.tolist()])[0][torch.from_numpy(teacher.targets - 1)]
+            torch.testing.assert_close(rows, states, atol=1e-4, rtol=1e-4)
+            if sequence.teacher is not None:
+                told_more += 1
+                without = engine.hidden_states([sequence.ids.tolist()])[0][torch.from_numpy(sequence.targets - 1)]
+                assert (rows - without).abs().max() > 0.1
+    assert told_more >= 10
+    job.close()

@@ -13,13 +13,20 @@ import torch
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.errors import RetryError
 from distill_runtime.progress import ProgressReporter
-from distill_runtime.signals.head import OutputHead
+from distill_runtime.signals.head import HeadDescription, OutputHead
+from distill_runtime.signals.row_format import RowFormat
+from distill_runtime.signals.rows import decode_rows
+from distill_runtime.signals.teacher_rows import SampledRows, TopKRows
+from distill_runtime.teacher.encoder import BUFFER_BYTES, RowEncoder
 from distill_runtime.teacher.engine import TeacherEngine
 from distill_runtime.teacher.transformers_engine import TransformersEngine, token_batches
+from distill_runtime.teacher.vllm_engine import memory_share
 from distill_runtime.teacher.worker import SignalWorker, groups_by_tokens, score_sequences
 from distill_runtime.transport.interface import ShardWork, SignalSink
 from tests.fixtures.models import save_tiny_model
 from tests.runtime.teacher.families import some_sequences
+
+HIDDEN = RowFormat(kind="hidden", dtype="float32", width=64)
 
 
 class _ListSink(SignalSink):
@@ -87,9 +94,9 @@ def _sequence(ids: list[int], first_target: int) -> Sequence:
     return Sequence(ids=np.array(ids, dtype=np.int32), target_mask=mask)
 
 
-def _shards(count: int) -> list[ShardWork]:
+def _shards(count: int, row: RowFormat = HIDDEN) -> list[ShardWork]:
     return [
-        ShardWork("train", n, [_sequence(ids, 1 + i % 2) for i, ids in enumerate(some_sequences(n))], f"claim-{n}")
+        ShardWork("train", n, [_sequence(ids, 1 + i % 2) for i, ids in enumerate(some_sequences(n))], row, f"claim-{n}")
         for n in range(count)
     ]
 
@@ -100,8 +107,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
     return TransformersEngine(folder, dtype="float32", gpus=0, max_batch_tokens=64)
 
 
-def _worker(engine: TeacherEngine, sink: SignalSink, folder: Path) -> SignalWorker:
-    return SignalWorker(engine, sink, ProgressReporter("teacher", folder), max_batch_tokens=64)
+@pytest.fixture(scope="module")
+def head() -> OutputHead:
+    description = HeadDescription(hidden_size=64, padded_vocabulary=90, vocabulary=90)
+    return OutputHead(description=description, weight=torch.randn(90, 64, generator=torch.Generator().manual_seed(3)))
+
+
+def _worker(engine: TeacherEngine, sink: SignalSink, folder: Path, head: OutputHead | None = None) -> SignalWorker:
+    nothing = OutputHead(HeadDescription(hidden_size=0, padded_vocabulary=0, vocabulary=0), torch.empty(0, 0))
+    encode = RowEncoder(head or nothing, gpu=False)
+    return SignalWorker(engine, sink, ProgressReporter("teacher", folder), encode=encode, max_batch_tokens=64)
 
 
 def test_every_shard_is_stored_with_the_states_before_its_targets(engine: TransformersEngine, tmp_path: Path) -> None:
@@ -117,6 +132,42 @@ def test_every_shard_is_stored_with_the_states_before_its_targets(engine: Transf
             wanted = torch.stack([alone[target - 1] for target in range(1, len(alone)) if sequence.target_mask[target]])
             torch.testing.assert_close(rows, wanted, atol=5e-5, rtol=0)
     assert '"unit":"shards"' in (tmp_path / "progress.json").read_text()
+
+
+@pytest.mark.parametrize("kind", ["topk", "sampled"])
+def test_of_a_compact_kind_the_distribution_under_the_head_is_stored(
+    engine: TransformersEngine, head: OutputHead, tmp_path: Path, kind: str
+) -> None:
+    dtype = {"topk": "float32", "sampled": None}[kind]
+    row = RowFormat.model_validate({"kind": kind, "dtype": dtype, "width": 40, "vocabulary": 90, "temperature": 2.0})
+    shards = _shards(2, row)
+    sink = _ListSink(shards)
+    _worker(engine, sink, tmp_path, head).run(sink.take())
+    for shard in shards:
+        for sequence, stored in zip(shard.sequences, sink.stored[shard.shard], strict=True):
+            states = engine.hidden_states([sequence.ids.tolist()])[0][torch.from_numpy(sequence.signal_positions)]
+            wanted = torch.softmax(head.logits(states) / 2, -1)
+            assert stored.nbytes == len(sequence.targets) * row.row_bytes
+            rows = decode_rows(stored, row, None)
+            if isinstance(rows, TopKRows):
+                kept = wanted.gather(1, rows.ids)
+                torch.testing.assert_close(rows.log_probabilities.exp(), kept, atol=1e-4, rtol=0)
+                torch.testing.assert_close(rows.log_tail.exp(), 1 - kept.sum(-1), atol=1e-4, rtol=0)
+            else:
+                assert isinstance(rows, SampledRows)
+                drawn = wanted.gather(1, rows.ids)
+                # What was drawn at all holds most of the mass, and what was drawn often is likely.
+                assert float((drawn * (rows.weights > 0)).sum(-1).min()) > 0.3
+                assert float(rows.weights.sum(-1).min()) == pytest.approx(1)
+
+
+def test_memory_of_a_gpu_is_kept_free_for_the_head_only_where_rows_need_it(head: OutputHead) -> None:
+    compact = RowFormat(kind="sampled", dtype=None, width=4, vocabulary=90, temperature=1.0)
+    on_gpu = RowEncoder(head, gpu=True)
+    assert on_gpu.gpu_bytes([HIDDEN, HIDDEN]) == 0
+    assert on_gpu.gpu_bytes([HIDDEN, compact]) == head.weight.nbytes + BUFFER_BYTES
+    assert RowEncoder(head, gpu=False).gpu_bytes([compact]) == 0
+    assert memory_share(0.9, total=24 * 2**30, beside=3 * 2**30) == pytest.approx(0.775)
 
 
 def test_a_state_that_stays_not_finite_leaves_an_error_marker_that_names_the_row(

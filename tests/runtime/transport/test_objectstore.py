@@ -12,6 +12,7 @@ import torch
 from distill_runtime.errors import RetryError, UserError
 from distill_runtime.signals.generations import GENERATIONS
 from distill_runtime.signals.head_manifest import head_folder
+from distill_runtime.signals.rows import encode_rows
 from distill_runtime.store.base import ObjectStore
 from distill_runtime.transport.demand import missing_shards
 from distill_runtime.transport.patience import Pace
@@ -63,6 +64,58 @@ def test_signals_stored_in_bfloat16_come_back_as_written(any_store: ObjectStore)
     job = make_job(any_store, pace=PATIENT, signal={"dtype": "bfloat16"})
     make_all(job.sink())
     assert_same(job.source().fetch("train", [3, 0]), [all_rows(job)[number].bfloat16() for number in (3, 0)])
+    job.close()
+
+
+@pytest.mark.parametrize("kind", ["topk", "sampled"])
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_of_a_compact_kind_only_the_training_data_is_stored(any_store: ObjectStore, kind: str, dtype: str) -> None:
+    job = make_job(any_store, pace=PATIENT, signal={"kind": kind, "k": 5, "samples": 6, "dtype": dtype})
+    make_all(job.sink())
+    source = job.source()
+    plan, row = job.plan(), job.prepared.train_signal.row
+    order = list(reversed(range(len(plan))))
+    wanted = [encode_rows(plan.sequence(number), all_rows(job)[number], row, some_head()) for number in order]
+    assert_same(source.fetch("train", order), wanted)
+    assert sum(rows.nbytes for rows in wanted) == job.prepared.train.targets * row.row_bytes
+    for name in ("evaluation", "task-topics"):
+        states = [rows.to(torch.float32 if dtype == "float32" else torch.bfloat16) for rows in all_rows(job, name)]
+        assert_same(source.fetch(name, list(range(len(states)))), states)
+    assert missing_shards(job.store, job.config, job.prepared) == 0
+    job.close()
+
+
+def test_a_job_of_another_kind_makes_only_the_training_data_anew(job: SignalJob) -> None:
+    make_all(job.sink())
+    other = make_job(job.store, pace=PATIENT, signal={"kind": "topk", "k": 5}, uid="job-2")
+    assert missing_shards(other.store, other.config, other.prepared) == 5
+    assert {plan for plan, _ in make_all(other.sink())} == {"train"}
+    kinds = [signal.digest for signal in (other.prepared.held_out_signal, other.prepared.train_signal)]
+    assert sorted(objects(other, "/uses/job-2")) == sorted(f"signals/{digest}/uses/job-2.json" for digest in kinds)
+    other.close()
+
+
+@pytest.mark.parametrize("kind", ["topk", "sampled"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_flipped_byte_of_a_compact_kind_is_noticed(
+    any_store: ObjectStore, tmp_path: Path, kind: str, cached: bool
+) -> None:
+    job = make_job(any_store, pace=PATIENT, signal={"kind": kind, "k": 5, "samples": 6})
+    make_all(job.sink())
+    for key in objects(job, "/parts/"):
+        flip_a_byte(job.store, key)
+    with pytest.raises(RetryError, match="teachers must run again"):
+        job.source(teachers=0, cache=tmp_path if cached else None).fetch("train", [3])
+    job.close()
+
+
+def test_rows_of_another_kind_than_the_work_asks_for_are_refused(any_store: ObjectStore) -> None:
+    job = make_job(any_store, pace=PATIENT, signal={"kind": "topk", "k": 5}, evaluation=0)
+    sink = job.sink()
+    work = sink.take()
+    assert work is not None
+    with pytest.raises(RetryError, match=r"has rows of shape \(\d+, 8\), not \(\d+, 29\)"):
+        sink.put(work, [rows_of(sequence) for sequence in work.sequences])
     job.close()
 
 
@@ -205,7 +258,7 @@ def test_a_manifest_of_another_shard_under_this_key_is_refused(
     job: SignalJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_all(job.sink())
-    one, other = (f"signals/{job.prepared.signal_digest}/{job.plan().manifest.shards[i].digest}" for i in (0, 1))
+    one, other = (f"signals/{job.prepared.train_signal.digest}/{job.plan().manifest.shards[i].digest}" for i in (0, 1))
     for info in list(job.store.list(f"{other}/")):
         job.store.put(one + info.key.removeprefix(other), job.store.get(info.key))
     with pytest.raises(RetryError, match="teachers must run again"):
@@ -273,4 +326,4 @@ def test_rows_that_are_not_finite_are_refused_and_can_be_marked(job: SignalJob) 
 def test_use_is_noted_once_a_job(job: SignalJob) -> None:
     make_all(job.sink())
     job.source()
-    assert objects(job, "/uses/") == [f"signals/{job.prepared.signal_digest}/uses/job-1.json"]
+    assert objects(job, "/uses/") == [f"signals/{job.prepared.train_signal.digest}/uses/job-1.json"]

@@ -118,7 +118,7 @@ def test_without_teachers_a_missing_signal_ends_the_student_at_once(job: SignalJ
 
 
 def folder_of(job: SignalJob, shard: int) -> str:
-    return f"signals/{job.prepared.signal_digest}/{job.plan().manifest.shards[shard].digest}"
+    return f"signals/{job.prepared.train_signal.digest}/{job.plan().manifest.shards[shard].digest}"
 
 
 def test_a_missing_signal_ends_the_student_once_every_teacher_has_finished(job: SignalJob) -> None:

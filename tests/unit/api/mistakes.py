@@ -38,6 +38,9 @@ NODE_VALUES = "In and NotIn need values, Exists and DoesNotExist have none, Gt a
 PODS = f"spec.pods.teacher.affinity.podAntiAffinity.{_DURING}[0].labelSelector.matchExpressions[0]"
 POD_VALUES = "In and NotIn need values, Exists and DoesNotExist have none"
 TASK = {"kind": "classification", "name": "t", "data": "file://t.jsonl"}
+WEIGHT = "spec.data.sources[0].weight: must be greater than 0, got 0"
+TARGETS = "spec.data.targets: must be 'allAssistantTurns' or 'lastAssistantTurn', got \"last\""
+
 ONE_MISTAKE: list[tuple[str, Any, str]] = [
     ("spec.training.globalBatch", 0, "spec.training.globalBatch: must be at least 1, got 0"),
     ("spec.teacher.gpus", 65, "spec.teacher.gpus: must be at most 64, got 65"),
@@ -73,6 +76,9 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
         "hybird",
         "spec.signal.mode: must be 'hybrid', 'streaming' or 'offline', got \"hybird\"",
     ),
+    ("spec.signal.kind", "logits", "spec.signal.kind: must be 'hidden', 'topk' or 'sampled', got \"logits\""),
+    ("spec.signal.k", 0, "spec.signal.k: must be at least 1, got 0"),
+    ("spec.signal.samples", 4097, "spec.signal.samples: must be at most 4096, got 4097"),
     ("spec.training.zeroStage", 4, "spec.training.zeroStage: must be 0, 1, 2 or 3, got 4"),
     ("spec.teacher", "hf://a/b", 'spec.teacher: must be a mapping, got "hf://a/b"'),
     ("spec.data", [1], "spec.data: must be a mapping, got a list"),
@@ -92,6 +98,12 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
         "spec.data.train: must be a URI that begins with file://, s3://, hf:// or pvc://, without spaces, "
         'got "./train.jsonl"',
     ),
+    ("spec.data.train", REMOVE, "spec.data: give exactly one of train and sources"),
+    ("spec.data.sources", [{"uri": "s3://a/b"}], "spec.data: give exactly one of train and sources"),
+    ("spec.data", {"sources": [{"uri": "s3://a/b", "weight": 0}]}, WEIGHT),
+    ("spec.data", {"sources": []}, "spec.data.sources: must have at least 1 entry, got 0"),
+    ("spec.data.targets", "last", TARGETS),
+    ("spec.data.teacherPrompt", "", "spec.data.teacherPrompt: must have at least 1 character, got 0"),
     ("spec.teacher.model", REMOVE, "spec.teacher.model: is required"),
     ("spec.teacher.model", None, "spec.teacher.model: is required"),
     ("spec.storage", REMOVE, "spec.storage: is required"),
@@ -111,6 +123,22 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
         "spec.evaluation.harness",
         {"tasks": [{"task": "arc_easy"}, {"task": "arc_easy"}]},
         "spec.evaluation.harness: tasks names a task twice",
+    ),
+    (
+        "spec.training",
+        {"deepspeed": {"train_batch_size": 8}},
+        "spec.training.deepspeed.train_batch_size: is not a known field",
+    ),
+    (
+        "spec.training",
+        {"deepspeed": {"zero_optimization": {"stage": 3}}},
+        "spec.training.deepspeed.zero_optimization.stage: is not a known field",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch", "torch": {"name": "Adafactor"}}},
+        "spec.training.optimizer.torch.name: must be 'Adadelta', 'Adam', 'AdamW', 'Adamax', 'NAdam', 'RAdam', "
+        "'RMSprop' or 'SGD', got \"Adafactor\"",
     ),
     ("spec.evaluation.samples", {"count": 3}, "spec: evaluation.samples needs data.evaluation"),
     ("spec.trainng", {}, "spec.trainng: is not a known field; did you mean training?"),
@@ -264,6 +292,11 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     ("metadata.name", "a" * 41, "metadata.name: must have at most 40 characters"),
     ("spec.student.model", REMOVE, "spec.student: give exactly one of model and initialise"),
     (
+        "spec.student",
+        {"initialise": {"fromTeacher": {"every": 2, "byInfluence": {"keep": 4}}}},
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
+    ),
+    (
         "spec.student.initialise",
         {"fromTeacher": {"every": 3}},
         "spec.student: give exactly one of model and initialise",
@@ -281,7 +314,7 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     (
         "spec.student",
         {"initialise": {"fromTeacher": {}}},
-        "spec.student.initialise.fromTeacher: give exactly one of layers and every",
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
     ),
     (
         "spec.student",
@@ -289,15 +322,75 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
         "spec.student.initialise.fromTeacher: layers must rise and name each layer once",
     ),
     (
+        "spec.student",
+        {"model": "hf://a/b", "adapter": {"rank": 4}, "freeze": ["embeddings"]},
+        "spec.student: with adapter all of the model's own weights are frozen: leave freeze out",
+    ),
+    (
+        "spec.student.adapter",
+        {"dropout": 0.05},
+        "spec.student.adapter: dropout must be 0: with dropout the result would depend on how the work is divided "
+        "among workers and micro-batches",
+    ),
+    (
         "spec.objective",
         {"distillationWeight": 0},
         "spec.objective: distillationWeight and crossEntropyWeight are both 0: nothing would be learned",
+    ),
+    *(
+        (
+            "spec.signal",
+            {"kind": kind, "dtype": dtype},
+            "spec.signal: dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
+        )
+        for kind, dtype in (("hidden", "float16"), ("topk", "bfloat16"), ("sampled", "bfloat16"))
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch", "torch": {"name": "Adam", "arguments": {"momentum": 0.9}}}},
+        "spec.training.optimizer.torch: momentum is an argument of RMSprop and SGD only",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"torch": {"name": "Adam"}}},
+        "spec.training.optimizer: torch is given exactly when kind is torch",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch"}},
+        "spec.training.optimizer: torch is given exactly when kind is torch",
+    ),
+    (
+        "spec.training",
+        {"deepspeed": {"zero_optimization": {"offload_param": {}}}},
+        "spec.training: offload_param needs zeroStage 3",
+    ),
+    (
+        "spec.training",
+        {"zeroStage": 0, "deepspeed": {"zero_optimization": {"offload_optimizer": {}}}},
+        "spec.training: offload_optimizer needs zeroStage 1 or more",
     ),
     ("spec.training", {"steps": 3, "epochs": 1}, "spec.training: give at most one of steps and epochs"),
     (
         "spec.training",
         {"precision": "bfloat16", "zeroStage": 0},
         "spec: training.precision bfloat16 needs training.zeroStage 1 or more",
+    ),
+    *(
+        (
+            "spec",
+            {
+                "teacher": {"model": "hf://a/b"},
+                "student": {"model": "hf://a/b"},
+                "data": {"train": "file://a"},
+                "storage": {"uri": "s3://a"},
+                "signal": {"kind": "sampled"},
+                "objective": {"divergences": divergences},
+            },
+            "spec: signal.kind sampled needs objective.divergences of kind forwardKL alone: of others, draws give a "
+            "biased gradient",
+        )
+        for divergences in ([{"kind": "reverseKL"}], [{"kind": "forwardKL"}, {"kind": "jensenShannon", "weight": 0.1}])
     ),
     (
         "spec",

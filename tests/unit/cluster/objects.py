@@ -96,8 +96,9 @@ def container(state: Object, *, last: Object | None = None, name: str = "student
     }
 
 
-def ended(code: int, message: str = "", reason: str = "Error") -> Object:
-    return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+def ended(code: int, message: str = "", reason: str = "Error", time: str | None = None) -> Object:
+    when = {} if time is None else {"finishedAt": time}
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message, **when}}
 
 
 def word(code: ExitCode = ExitCode.RETRY, reason: str = "PeerLost", role: Role = "student") -> str:

@@ -74,6 +74,8 @@ def test_only_students_have_a_number() -> None:
         (container(ended(137, reason="OOMKilled")), "exit_code", 137),
         (container(RUNNING, last=ended(137, reason="OOMKilled"), restarts=1), "out_of_memory", True),
         (container(RUNNING, restarts=2, last=ended(1)), "restarts", 2),
+        (container(RUNNING), "ended", None),
+        (container(ended(1, time="2026-11-25T10:02:03Z")), "ended", datetime(2026, 11, 25, 10, 2, 3, tzinfo=UTC)),
     ],
 )
 def test_what_a_status_says(status: Object, field: str, value: object) -> None:

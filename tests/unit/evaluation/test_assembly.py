@@ -1,6 +1,10 @@
+from typing import get_args
+
+import pytest
+
 from distill_runtime.contract.facts import MOST_FACTS
 from distill_runtime.contract.report import TaskScores
-from distill_runtime.contract.sections import Objective
+from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective
 from distill_runtime.evaluation.assembly import assemble, facts_of, objective_in_words
 from tests.fixtures.evaluations import evaluation_config, evaluation_prepared
 from tests.fixtures.reports import sample_curves, sample_report
@@ -13,6 +17,23 @@ def test_the_objective_is_told_in_words():
         objective_in_words(mixed) == "0.9 × KL(teacher || student) at temperature 2 + 0.1 × cross entropy on the data"
     )
     assert objective_in_words(Objective(distillation_weight=0, cross_entropy_weight=1)) == "cross entropy on the data"
+    several = Objective(
+        divergences=[Divergence(kind="jensenShannon", beta=0.3), Divergence(kind="totalVariation", weight=0.5)],
+        distillation_weight=0.5,
+        temperature=2,
+        temperature_factor="none",
+    )
+    assert objective_in_words(several) == (
+        "0.5 × Jensen–Shannon divergence (β = 0.3) at temperature 2, without T² "
+        "+ 0.25 × total variation at temperature 2, without T²"
+    )
+
+
+@pytest.mark.parametrize("kind", get_args(DivergenceKind))
+def test_every_divergence_has_words(kind: DivergenceKind):
+    words = objective_in_words(Objective(divergences=[Divergence(kind=kind)]))
+    assert words
+    assert "{" not in words
 
 
 def test_the_report_says_how_many_bytes_all_signals_take():
@@ -31,7 +52,6 @@ def test_the_report_says_how_many_bytes_all_signals_take():
     )
     # Training, held-out and classification plans: 20 targets each, 64 values of 4 bytes.
     assert report.signal["bytes"] == 3 * 20 * 64 * 4
-    assert "hiddenSize" not in report.data
     assert (report.steps, report.exported_step) == (4, 2)
     assert report.samples == sample.samples
 

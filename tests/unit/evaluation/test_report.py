@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, TaskScores
+from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, SourceReport, TaskScores
 from distill_runtime.evaluation import formatting
 from distill_runtime.evaluation.report import (
     benchmark_rows,
@@ -54,6 +54,14 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def test_the_page_tells_of_each_source() -> None:
+    counts = {"rows": 20, "tokens": 400, "targets": 90, "dropped_rows": 1, "truncated_rows": 2, "bad_rows": 3}
+    source = SourceReport(uri="s3://corp/a", weight=2.5, sequences=14, epoch_sequences=35, **counts)
+    text = " ".join(Page(render(sample_report(sources=[source, source]))).text)
+    for words in ("Source 1", "Source 2", "s3://corp/a", "2.5", "35"):
+        assert words in text
 
 
 def empty_scores(**changes: Any) -> Scores:

@@ -28,6 +28,7 @@ from distill_runtime.evaluation.results import (
 from distill_runtime.prepared import ModelPin, Prepared, TaskReference
 from distill_runtime.store.directory import DirectoryStore
 from tests.fixtures.evaluations import evaluation_config, evaluation_prepared, plan_reference
+from tests.fixtures.signals import hidden_signal
 
 STUDENT = ModelIdentity(digest="student-digest", dtype="float32")
 
@@ -50,6 +51,7 @@ def teacher_keys(prepared: Prepared) -> list[str]:
         {"training_digest": "other-seed"},
         {"total_steps": 99},
         {"train": plan_reference("plans/other")},
+        {"train_signal": hidden_signal("other", 64)},
         {"training_precision": "bfloat16"},
         {"teacher": ModelPin(uri="hf://moved/elsewhere", digest="teacher-digest")},
         {"fingerprint": "other"},
@@ -65,7 +67,7 @@ def test_the_teachers_results_do_not_depend_on_student_seed_or_training(changes:
         ({"teacher": ModelPin(uri="file:///teacher", digest="other")}, [True, True, True]),
         ({"teacher_dtype": "bfloat16"}, [True, True, True]),
         # Answers are generated: how signals are stored changes the rest alone.
-        ({"signal_digest": "other"}, [True, True, False]),
+        ({"held_out_signal": hidden_signal("other", 64)}, [True, True, False]),
         ({"evaluation": plan_reference("plans/other")}, [True, False, False]),
     ],
 )
@@ -109,7 +111,9 @@ def test_what_an_earlier_version_stored_is_not_taken_for_something_else(tmp_path
     made_of = {"version": 1, "model": STUDENT.model_dump()}
     labels = layout.evaluation_key(digest_of({"kind": "labels", "task": task.digest, **made_of}))
     held_out = layout.evaluation_key(
-        digest_of({"kind": "heldOut", "signal": prepared.signal_digest, "data": "plans/heldout-data", **made_of})
+        digest_of(
+            {"kind": "heldOut", "signal": prepared.held_out_signal.digest, "data": "plans/heldout-data", **made_of}
+        )
     )
     store.put(labels, b'{"texts": ["loans"]}')
     store.put(held_out, b'{"targets": 1, "kl_to_teacher": 0, "top1_agreement": 1, "cross_entropy": 1}')

@@ -1,6 +1,7 @@
 """What is lost while a job distils: students cost an attempt, teachers are replaced."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -81,6 +82,47 @@ def test_a_lost_worker_ends_the_attempt_and_the_next_one_begins_when_all_pods_ar
     cluster.wait(10)
     assert cluster.status.attempt.number == 2
     assert len(cluster.pods) == 3
+
+
+OTHERS_SAY_WHY: dict[str, tuple[dict[str, Any], str, str]] = {
+    "out of memory": (OUT_OF_MEMORY, "OutOfMemory", "failed"),
+    "retry": (retry("student"), "StoreUnreachable", "failed"),
+    "preempted": ({"disrupted": "PreemptionByScheduler"}, "Disrupted", "disrupted"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS_SAY_WHY)
+def test_a_crash_waits_a_little_for_the_word_of_the_peer_that_was_lost(name: str) -> None:
+    word, reason, count = OTHERS_SAY_WHY[name]
+    cluster = distilling()
+    cluster.end("student-0", **crashed("student"), ended=cluster.now)
+    cluster.settle()
+    assert cluster.status.attempt.ending is None
+    cluster.wait(3)
+    cluster.change(cluster.pod("student-1").uid, **word)
+    cluster.reconcile()
+    assert cluster.ending().reason == reason
+    assert getattr(cluster.status.attempts, count) == 1
+
+
+def test_a_crash_of_which_nobody_says_more_ends_the_attempt_soon() -> None:
+    cluster = distilling()
+    cluster.end("student-0", **crashed("student"), ended=cluster.now)
+    cluster.settle().wait(9)
+    assert cluster.status.attempt.ending is None
+    cluster.wait(1)
+    assert cluster.ending().reason == "Crashed"
+
+
+def test_a_crash_waits_for_nobody_where_all_have_ended_or_the_clocks_differ() -> None:
+    for ahead, others in ((0, True), (3600, False), (-3600, False)):
+        cluster = distilling()
+        word = {**crashed("student"), "ended": cluster.now + timedelta(seconds=ahead)}
+        cluster.end("student-0", **word)
+        if others:
+            cluster.end("student-1", **word)
+        cluster.reconcile()
+        assert cluster.ending().reason == "Crashed"
 
 
 def test_retries_wait_longer_each_time_and_then_the_job_fails() -> None:

@@ -8,6 +8,7 @@ from distill_runtime.contract.sections import Objective
 from distill_runtime.losses import reference
 from distill_runtime.losses.fused_linear import ObjectiveSums, fused_linear_objective
 from distill_runtime.signals.head import HeadDescription, OutputHead
+from distill_runtime.signals.teacher_rows import HiddenRows
 
 
 @dataclass
@@ -23,6 +24,15 @@ class Sides:
     targets: torch.Tensor
 
     @property
+    def teacher(self) -> HiddenRows:
+        return HiddenRows(self.teacher_hidden, self.teacher_head)
+
+    def as_teacher_head(self) -> OutputHead:
+        """The student's head, as a teacher's that is the same."""
+        bias = None if self.student_bias is None else self.student_bias.detach()
+        return OutputHead(self.student_head, self.student_weight.detach(), bias)
+
+    @property
     def trained(self) -> list[torch.Tensor]:
         return [
             tensor
@@ -34,8 +44,7 @@ class Sides:
         return fused_linear_objective(
             self.student_hidden,
             self.student_weight,
-            self.teacher_hidden,
-            self.teacher_head,
+            self.teacher,
             self.targets,
             student_head=self.student_head,
             student_bias=self.student_bias,

@@ -11,6 +11,7 @@ from distill_runtime.contract.sections import Objective
 from distill_runtime.losses import fused_linear, vocabulary
 from distill_runtime.losses.fused_linear import fused_linear_objective
 from distill_runtime.signals.head import HeadDescription, OutputHead
+from distill_runtime.signals.teacher_rows import HiddenRows
 from tests.unit.losses.heads import Sides, random_sides
 
 OPTIONS: dict[str, list[Any]] = {
@@ -76,7 +77,7 @@ def test_gradients_equal_finite_differences(objective: Objective) -> None:
 
     def total(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return fused_linear_objective(
-            hidden, weight, sides.teacher_hidden, sides.teacher_head, sides.targets,
+            hidden, weight, sides.teacher, sides.targets,
             student_head=sides.student_head, student_bias=bias, objective=objective, chunk_tokens=3,
         ).total  # fmt: skip
 
@@ -109,7 +110,7 @@ def test_cross_entropy_without_weight_is_reported_only_when_asked_for(temperatur
 def test_without_a_weight_on_the_divergence_no_teacher_is_needed() -> None:
     sides = random_sides()
     sums = fused_linear_objective(
-        sides.student_hidden, sides.student_weight, None, None, sides.targets,
+        sides.student_hidden, sides.student_weight, None, sides.targets,
         student_head=sides.student_head, objective=make_objective(weights=(0.0, 1.0)),
     )  # fmt: skip
     assert sums.divergence.isnan()
@@ -324,12 +325,12 @@ def test_what_does_not_fit_is_refused() -> None:
     other = random_sides(vocabulary=12)
     with pytest.raises(ValueError, match="the teacher's vocabulary is 12, the student's 11"):
         Sides(**{**vars(sides), "teacher_head": other.teacher_head}).fused(make_objective())
-    with pytest.raises(ValueError, match="needs the teacher's states and head"):
+    with pytest.raises(ValueError, match="needs the teacher's rows"):
         fused_linear_objective(
-            sides.student_hidden, sides.student_weight, None, sides.teacher_head, sides.targets,
+            sides.student_hidden, sides.student_weight, None, sides.targets,
             student_head=sides.student_head, objective=make_objective(),
         )  # fmt: skip
-    with pytest.raises(ValueError, match="6 states of the teacher for 7 of the student"):
+    with pytest.raises(ValueError, match="6 rows of the teacher for 7 states of the student"):
         Sides(**{**vars(sides), "teacher_hidden": sides.teacher_hidden[1:]}).fused(make_objective())
     description = HeadDescription(hidden_size=5, padded_vocabulary=11, vocabulary=11, bias=True)
     with pytest.raises(ValueError, match="description says bias: True"):
@@ -347,8 +348,8 @@ def test_gpus_agree_with_the_processor(dtype: torch.dtype) -> None:
     objective = make_objective(2.0, (1.0, 0.5))
     wanted = sides.fused(objective)
     moved = fused_linear_objective(
-        sides.student_hidden.cuda(), sides.student_weight.cuda(), sides.teacher_hidden.cuda(),
-        OutputHead(sides.teacher_head.description, sides.teacher_head.weight.cuda()), sides.targets.cuda(),
+        sides.student_hidden.cuda(), sides.student_weight.cuda(), HiddenRows(sides.teacher_hidden.cuda(),
+        OutputHead(sides.teacher_head.description, sides.teacher_head.weight.cuda())), sides.targets.cuda(),
         student_head=sides.student_head, objective=objective,
     )  # fmt: skip
     torch.testing.assert_close(moved.total.cpu(), wanted.total, rtol=1e-4, atol=1e-4)

@@ -1,30 +1,51 @@
 import math
+from typing import get_args
 
 import pytest
 import torch
 
-from distill_runtime.contract.sections import Objective
+from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective
 from distill_runtime.losses import reference
 from distill_runtime.signals.head import HeadDescription, OutputHead
 
+HALF = math.log(0.5)
+BY_HAND = {
+    # The teacher's coin has heads in 3 of 4 throws, the student's in 1 of 2.
+    "forwardKL": 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5),
+    "reverseKL": 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25),
+    # With a beta of 0.2 the mixture has heads in 0.2 · 3/4 + 0.8 · 1/2 = 0.55 of the throws.
+    "jensenShannon": 0.2 * (0.75 * math.log(0.75 / 0.55) + 0.25 * math.log(0.25 / 0.45))
+    + 0.8 * (0.5 * math.log(0.5 / 0.55) + 0.5 * math.log(0.5 / 0.45)),
+    "skewedForwardKL": 0.75 * math.log(0.75 / 0.55) + 0.25 * math.log(0.25 / 0.45),
+    # 0.8 · 3/4 + 0.2 · 1/2 = 0.7
+    "skewedReverseKL": 0.5 * math.log(0.5 / 0.7) + 0.5 * math.log(0.5 / 0.3),
+    # The head is the one side of 3/4, with half of the difference.
+    "adaptiveKL": 0.5 * (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5))
+    + 0.5 * (0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)),
+    "totalVariation": 0.25,
+    "teacherTop1": -HALF,
+}
 
-def test_divergence_of_two_coins_is_what_one_counts_by_hand() -> None:
-    student = torch.tensor([[0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
-    teacher = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]], dtype=torch.float64)  # 3/4, 1/4; 1/2, 1/2
-    wanted = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
-    assert reference.forward_kl(student, teacher).item() == pytest.approx(wanted, abs=1e-12)
+
+@pytest.mark.parametrize("kind", get_args(DivergenceKind))
+def test_divergences_of_two_coins_are_what_one_counts_by_hand(kind: DivergenceKind) -> None:
+    log_p, log_q = torch.tensor([[0.75, 0.25]]).double().log(), torch.tensor([[0.5, 0.5]]).double().log()
+    term = Divergence(kind=kind, beta=0.2, alpha=0.2)
+    assert reference.divergence(term, log_p, log_q).item() == pytest.approx(BY_HAND[kind], abs=1e-12)
 
 
-def test_temperature_divides_both_sides_and_its_square_multiplies_the_divergence() -> None:
+def test_temperature_divides_both_sides_and_its_square_multiplies_the_divergence_unless_told_otherwise() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(4, 9, generator=generator, dtype=torch.float64) for _ in range(2))
-    wanted = 9 * reference.forward_kl(student / 3, teacher / 3)
-    torch.testing.assert_close(reference.forward_kl(student, teacher, 3.0), wanted)
+    at_3 = reference.forward_kl(torch.log_softmax(teacher / 3, -1), torch.log_softmax(student / 3, -1)).sum()
+    torch.testing.assert_close(reference.distillation(student, teacher, Objective(temperature=3.0)), 9 * at_3)
+    plain = Objective(temperature=3.0, temperature_factor="none")
+    torch.testing.assert_close(reference.distillation(student, teacher, plain), at_3)
     # Hinton et al.: at high temperature, half the squared difference of the centred logits over the vocabulary.
     centred = (student - student.mean(-1, keepdim=True)) - (teacher - teacher.mean(-1, keepdim=True))
-    torch.testing.assert_close(
-        reference.forward_kl(student, teacher, 1e4), centred.square().sum() / (2 * 9), rtol=1e-3, atol=0
-    )
+    # The greatest that the spec allows.
+    hot = reference.distillation(student, teacher, Objective(temperature=100))
+    torch.testing.assert_close(hot, centred.square().sum() / (2 * 9), rtol=2e-2, atol=0)
 
 
 def test_cross_entropy_is_torchs_own_sum() -> None:

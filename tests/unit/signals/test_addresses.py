@@ -1,9 +1,12 @@
 """What names a signal."""
 
+from typing import Any
+
 import pytest
 
 from distill_runtime.contract.sections import Signal
-from distill_runtime.signals.addresses import folder_of, plan_references, signal_digest, signal_root
+from distill_runtime.signals.addresses import folder_of, plan_references, signal_bytes, signal_root, stored_signal
+from distill_runtime.signals.row_format import training_row
 from tests.fixtures.memory_store import MemoryStore
 from tests.fixtures.signal_jobs import TEACHER, make_job
 
@@ -23,20 +26,74 @@ def test_seed_batch_packing_and_length_of_the_training_do_not_change_keys() -> N
     assert keys_of(make_job(store, training=settings, uid="job-2", training_digest="tr2")) == one
 
 
-def test_mode_lease_and_watermark_are_not_part_of_the_digest() -> None:
-    digest = signal_digest(TEACHER, "float32", Signal())
-    other = Signal(mode="streaming", lease_seconds=5, watermark_bytes=7, shard_sequences=3)
-    assert signal_digest(TEACHER, "float32", other) == digest
+def digest(
+    signal: dict[str, Any], *, teacher: str = TEACHER, precision: str = "float32", temperature: float = 1
+) -> str:
+    """Of the training data's signals."""
+    job = make_job(MemoryStore()).config.work
+    work = job.model_copy(
+        update={"signal": Signal(**signal), "objective": job.objective.model_copy(update={"temperature": temperature})}
+    )
+    return stored_signal(teacher, precision, training_row(work, hidden_size=8, vocabulary=33)).digest
 
 
-def test_teacher_its_precision_and_the_stored_precision_change_the_digest() -> None:
-    digests = {
-        signal_digest(TEACHER, "float32", Signal()),
-        signal_digest("ab" * 32, "float32", Signal()),
-        signal_digest(TEACHER, "bfloat16", Signal()),
-        signal_digest(TEACHER, "float32", Signal(dtype="float32")),
-    }
-    assert len(digests) == 4
+@pytest.mark.parametrize("kind", ["hidden", "topk", "sampled"])
+def test_mode_lease_and_watermark_are_not_part_of_the_digest(kind: str) -> None:
+    other = {"mode": "streaming", "lease_seconds": 5, "watermark_bytes": 7, "shard_sequences": 3}
+    assert digest({"kind": kind, **other}) == digest({"kind": kind})
+
+
+@pytest.mark.parametrize("kind", ["hidden", "topk", "sampled"])
+def test_teacher_its_precision_and_the_stored_precision_change_the_digest(kind: str) -> None:
+    digests = [
+        digest({"kind": kind}),
+        digest({"kind": kind}, teacher="ab" * 32),
+        digest({"kind": kind}, precision="bfloat16"),
+        digest({"kind": kind, "dtype": "float32"}),
+    ]
+    # Draws are ids: there is nothing whose precision could differ.
+    assert len(set(digests)) == (3 if kind == "sampled" else 4)
+
+
+def test_a_precision_that_is_named_is_the_same_as_the_one_that_auto_takes() -> None:
+    assert digest({"dtype": "bfloat16"}) == digest({})
+    assert digest({"kind": "topk", "dtype": "float16"}) == digest({"kind": "topk"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "changed"),
+    [
+        ("hidden", {"k": 5, "samples": 5}, False),
+        ("topk", {"k": 5}, True),
+        ("topk", {"samples": 5}, False),
+        ("sampled", {"samples": 5}, True),
+        ("sampled", {"k": 5}, False),
+    ],
+)
+def test_only_what_a_kind_uses_is_part_of_its_digest(kind: str, changes: dict[str, int], changed: bool) -> None:
+    assert (digest({"kind": kind, **changes}) != digest({"kind": kind})) is changed
+
+
+@pytest.mark.parametrize("kind", ["hidden", "topk", "sampled"])
+def test_the_temperature_changes_signals_that_are_behind_the_head(kind: str) -> None:
+    assert (digest({"kind": kind}, temperature=2) != digest({"kind": kind})) is (kind != "hidden")
+
+
+@pytest.mark.parametrize("kind", ["topk", "sampled"])
+def test_held_out_data_and_tasks_share_their_hidden_states_with_other_kinds(kind: str) -> None:
+    store = MemoryStore()
+    hidden, compact = make_job(store), make_job(store, signal={"kind": kind, "k": 5}, uid="job-2")
+    for plan in ("evaluation", "task-topics"):
+        assert keys_of(compact, plan) == keys_of(hidden, plan)
+    assert not set(keys_of(compact)) & set(keys_of(hidden))
+
+
+def test_bytes_of_a_job_are_those_of_each_plans_own_kind() -> None:
+    job = make_job(MemoryStore(), signal={"kind": "topk", "k": 5, "dtype": "auto"})
+    targets = {name: reference.targets for name, reference in plan_references(job.prepared).items()}
+    # Ids of a vocabulary of 33 take one byte, states of 8 values 16.
+    train = targets.pop("train") * (5 * (1 + 2) + 2)
+    assert signal_bytes(job.prepared) == train + sum(targets.values()) * 16
 
 
 def test_a_shard_of_the_same_sequences_has_the_same_key_in_another_plan() -> None:

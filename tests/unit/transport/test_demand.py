@@ -1,5 +1,7 @@
 """What is wanted, in which order."""
 
+from typing import Any
+
 import pytest
 
 from distill_runtime.signals.generations import delete_folder
@@ -22,14 +24,18 @@ def indices(wanted: list[Wanted]) -> list[int]:
     return [item.index for item in wanted if item.plan == "train"]
 
 
-@pytest.fixture
-def streaming() -> SignalJob:
+def streaming_job(signal: dict[str, Any]) -> SignalJob:
     return make_job(
         MemoryStore(),
         sequences=40,
-        signal={"mode": "streaming", "watermark_bytes": 1},
+        signal={"mode": "streaming", "watermark_bytes": 1, **signal},
         training={"epochs": 2, "seed": 3},
     )
+
+
+@pytest.fixture
+def streaming() -> SignalJob:
+    return streaming_job({})
 
 
 def test_held_out_data_comes_first_then_training_by_first_use_then_tasks() -> None:
@@ -61,7 +67,7 @@ def test_the_window_holds_what_the_step_reads_and_at_least_one_shard_ahead(strea
     demand = demand_of(streaming)
     for step in range(demand.order.total_steps):
         now = set(demand.order.shards_of_step(step))
-        window = indices(demand.window(at(step, step), watermark_bytes=1, row_bytes=ROW))
+        window = indices(demand.window(at(step, step), watermark_bytes=1))
         ahead = [index for index in window if index not in now]
         assert now <= set(window)
         left = set(demand.order.shards_by_first_use(step)) - now
@@ -70,21 +76,26 @@ def test_the_window_holds_what_the_step_reads_and_at_least_one_shard_ahead(strea
 
 def test_the_window_keeps_everything_between_the_checkpoint_and_the_step(streaming: SignalJob) -> None:
     demand = demand_of(streaming)
-    window = indices(demand.window(at(8, checkpoint=2), watermark_bytes=1, row_bytes=ROW))
+    window = indices(demand.window(at(8, checkpoint=2), watermark_bytes=1))
     for step in range(2, 9):
         assert set(demand.order.shards_of_step(step)) <= set(window)
 
 
-def test_the_watermark_counts_bytes_ahead_of_the_step(streaming: SignalJob) -> None:
-    demand = demand_of(streaming)
-    sizes = {item.index: sum(item.shard.targets) * ROW for item in demand.training()}
+@pytest.mark.parametrize(
+    ("signal", "row"),
+    [({}, ROW), ({"kind": "topk", "k": 5, "dtype": "auto"}, 5 * 3 + 2), ({"kind": "sampled", "samples": 6}, 6)],
+    ids=["hidden", "topk", "sampled"],
+)
+def test_the_watermark_counts_bytes_ahead_of_the_step(signal: dict[str, Any], row: int) -> None:
+    demand = demand_of(streaming_job(signal))
+    sizes = {item.index: sum(item.shard.targets) * row for item in demand.training()}
     now = demand.order.shards_of_step(0)
     ahead = [index for index in demand.order.shards_by_first_use() if index not in now]
     for count in range(1, len(ahead)):
         watermark = sum(sizes[index] for index in ahead[:count])
-        window = indices(demand.window(at(0), watermark_bytes=watermark, row_bytes=ROW))
+        window = indices(demand.window(at(0), watermark_bytes=watermark))
         assert window == [*now, *ahead[: count + 1]], "one more may be begun while no more than the watermark is ahead"
-        assert indices(demand.window(at(0), watermark_bytes=watermark - 1, row_bytes=ROW)) == [*now, *ahead[:count]]
+        assert indices(demand.window(at(0), watermark_bytes=watermark - 1)) == [*now, *ahead[:count]]
 
 
 def test_missing_counts_plans_and_head_and_is_zero_when_all_is_there() -> None:
