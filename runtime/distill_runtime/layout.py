@@ -2,6 +2,7 @@
 
 plans/<plan>/…                        tokenised data, by the digest of its inputs
 models/<digest>/…                     initial students, as Hugging Face folders
+definitions/<digest>/…                task definitions for lm-evaluation-harness
 heads/<teacher>/…                     output heads of teachers
 signals/<signal>/<shard>/…            what a teacher says about a shard of sequences, by content: shared by jobs
 evaluations/<digest>.json             scores of one model on one set of data
@@ -22,6 +23,11 @@ def plan_key(digest: str) -> str:
 def model_key(digest: str) -> str:
     """Where the initial student with this digest is."""
     return f"models/{digest}"
+
+
+def definitions_key(digest: str) -> str:
+    """Where the folder of task definitions with this digest is."""
+    return f"definitions/{digest}"
 
 
 def head_key(digest: str) -> str:

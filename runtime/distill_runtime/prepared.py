@@ -96,6 +96,24 @@ class TaskReference(Record):
     """For classification: one sequence for each (example, label), whose targets are the label's tokens."""
 
 
+class HarnessReference(Record):
+    """A task of lm-evaluation-harness whose data `prepare` could load."""
+
+    task: str
+    documents: int
+    """Documents that will be scored."""
+    digest: str
+    """Digest of the documents."""
+
+
+class HarnessReferences(Record):
+    """All tasks of lm-evaluation-harness of a job."""
+
+    tasks: list[HarnessReference]
+    include: str | None
+    """Key of the folder with task definitions, as an artifact."""
+
+
 class Prepared(Record):
     """The result of `prepare`."""
 
@@ -106,6 +124,8 @@ class Prepared(Record):
     tasks: list[TaskReference]
     samples: TaskReference | None = None
     """The held-out rows whose answers the report shows."""
+    harness: HarnessReferences | None = None
+    """Tasks of lm-evaluation-harness."""
     teacher: ModelPin
     teacher_dtype: ResolvedPrecision
     """The teacher's precision with `auto` resolved; part of every signal's key."""

@@ -191,6 +191,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 
 LIST_KEYS: dict[tuple[str, str], list[str]] = {
     ("Evaluation", "tasks"): ["name"],
+    ("Harness", "tasks"): ["task"],
     ("Pods", "environment"): ["name"],
     ("Pods", "volumes"): ["name"],
     ("Pods", "topologySpread"): ["topologyKey", "whenUnsatisfiable"],

@@ -38,6 +38,9 @@ PATTERNS = {
     r"^[a-z]([a-z0-9-]*[a-z0-9])?$": (
         "must have only lower-case letters, digits and '-', begin with a letter and end with a letter or digit"
     ),
+    r"^[A-Za-z0-9][A-Za-z0-9_.:+-]*$": (
+        "must have only letters, digits, '_', '.', ':', '+' and '-', and begin with a letter or digit"
+    ),
     r"^https?://[^\s]+$": "must begin with http:// or https:// and have no spaces",
     pattern_of(LabelKey): (
         "must be a name of at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends; a DNS "

@@ -238,6 +238,8 @@ class SubjectScores(Reported):
     """Number of weights."""
     tasks: dict[str, dict[str, float]] = Field(default={}, max_length=32)
     """Scores by task: `accuracy` and `macroF1`, or `exactMatch` and `tokenF1`."""
+    harness: dict[str, dict[str, float]] = Field(default={}, max_length=16)
+    """Scores by task of lm-evaluation-harness, by that one's metrics; the teacher has none."""
 
 
 class EvaluationStatus(Reported):

@@ -29,6 +29,9 @@ def score_rows(report: Report) -> list[Row]:
     ]
     for task in report.teacher.tasks | report.student_after.tasks:
         rows += [_task_row(task, metric, read, models) for metric, read in TASK_METRICS]
+    for task, scores in report.student_after.harness.items():
+        if scores.part_of is None:
+            rows += [_harness_row(task, metric, models) for metric in scores.metrics]
     return [row for row in rows if any(cell != "–" for cell in row[1:])]
 
 
@@ -60,6 +63,13 @@ def _task_row(
         return read(scores.tasks[task]) if task in scores.tasks else None
 
     return _row(f"{task}: {metric}", models, of, _percent)
+
+
+def _harness_row(task: str, metric: str, models: tuple[Scores, Scores, Scores]) -> Row:
+    def of(scores: Scores) -> float | None:
+        return scores.harness[task].metrics.get(metric) if task in scores.harness else None
+
+    return _row(f"{task}: {metric}", models, of, _four)
 
 
 def _cell(value: float | None, show: Callable[[float], str]) -> str:

@@ -12,6 +12,7 @@ from distill_runtime.contract.outcome import Outcome
 
 LONGEST_URI = 2048
 MOST_TASKS = 32
+MOST_HARNESS_TASKS = 16
 
 
 def evaluating(case: Case, status: DistillJobStatus) -> Step:
@@ -51,15 +52,19 @@ def _evaluated(case: Case, status: DistillJobStatus, outcome: Outcome) -> Distil
 
 
 def _scores(facts: SubjectFacts) -> SubjectScores:
-    tasks = {
-        task: {metric: value for metric, value in scores.items() if finite(value) is not None}
-        for task, scores in list(facts.tasks.items())[:MOST_TASKS]
-    }
     return SubjectScores(
         kl_to_teacher=finite(facts.kl),
         top1_agreement=finite(facts.top1),
         perplexity=finite(facts.perplexity),
         expected_calibration_error=finite(facts.ece),
         parameters=facts.parameters,
-        tasks=tasks,
+        tasks=_finite(facts.tasks, MOST_TASKS),
+        harness=_finite(facts.harness, MOST_HARNESS_TASKS),
     )
+
+
+def _finite(scores: dict[str, dict[str, float]], most: int) -> dict[str, dict[str, float]]:
+    return {
+        task: {metric: value for metric, value in metrics.items() if finite(value) is not None}
+        for task, metrics in list(scores.items())[:most]
+    }

@@ -141,20 +141,25 @@ class SubjectFacts(Section):
     """Expected calibration error on the held-out targets."""
     tasks: dict[str, dict[str, float]] = Field(default={})
     """Scores by task: `accuracy` and `macroF1`, or `exactMatch` and `tokenF1`."""
+    harness: dict[str, dict[str, float]] = Field(default={})
+    """Scores by task of lm-evaluation-harness, by that one's metrics. None for the teacher."""
 
 
 SUBJECTS = ("teacher", "studentBefore", "studentAfter")
 """Whose scores an evaluation tells, as the names of its facts begin."""
 METRICS = ("accuracy", "macroF1", "exactMatch", "tokenF1")
 """Scores of tasks, as the names of their facts end."""
+HARNESS = "harness"
+"""How the names of facts about tasks of lm-evaluation-harness begin."""
 _SCALARS = ("parameters", "perplexity", "kl", "top1", "ece")
 
 
 class EvaluateFacts(RoleFacts):
     """Scores of the three models, and where the results are.
 
-    Flat: `studentAfterKl`, `teacherPerplexity`; of each task `desks.studentAfter.accuracy`. Of very many tasks the last
-    ones are left out, and only in the report.
+    Flat: `studentAfterKl`, `teacherPerplexity`; of each task `desks.studentAfter.accuracy`, of each task of
+    lm-evaluation-harness `harness.studentAfter.acc.arc_easy`. Of very many tasks the last ones are left out, and only
+    in the report.
     """
 
     model: str = ""
@@ -180,12 +185,18 @@ class EvaluateFacts(RoleFacts):
         nested: dict[str, object] = {name: value for name, value in facts.items() if "." not in name}
         for subject in SUBJECTS:
             scalars = {name: facts.get(f"{subject}{name.capitalize()}") for name in _SCALARS}
-            nested[subject] = {**scalars, "tasks": _tasks_of(subject, facts)}
+            nested[subject] = {
+                **scalars,
+                "tasks": _tasks_of(subject, facts),
+                "harness": _harness_of(subject, facts),
+            }
         return cls.model_validate(nested, by_alias=True, by_name=False)
 
     def flat(self) -> dict[str, Fact]:
         """As an outcome has them: the scores of as many tasks as there is room for."""
-        subjects = dict(zip(SUBJECTS, (self.teacher, self.student_before, self.student_after), strict=True))
+        subjects: dict[str, SubjectFacts] = dict(
+            zip(SUBJECTS, (self.teacher, self.student_before, self.student_after), strict=True)
+        )
         facts: dict[str, Fact] = {
             "model": self.model,
             "report": self.report,
@@ -195,18 +206,36 @@ class EvaluateFacts(RoleFacts):
         for subject, scores in subjects.items():
             known = {name: getattr(scores, name) for name in _SCALARS}
             facts |= {f"{subject}{name.capitalize()}": value for name, value in known.items() if value is not None}
-        tasks = list(dict.fromkeys(task for scores in subjects.values() for task in scores.tasks))
-        for number, task in enumerate(tasks):
-            rows: dict[str, Fact] = {
-                f"{task}.{subject}.{metric}": value
-                for subject, scores in subjects.items()
-                for metric, value in scores.tasks.get(task, {}).items()
-            }
-            left_out: dict[str, Fact] = {"tasksLeftOut": len(tasks) - number}
+        groups = _rows_by_task(subjects)
+        for number, rows in enumerate(groups):
+            left_out: dict[str, Fact] = {"tasksLeftOut": len(groups) - number}
             if not _fits(facts | rows | left_out):
                 return facts | left_out
             facts |= rows
         return facts
+
+
+def _rows_by_task(subjects: Mapping[str, SubjectFacts]) -> list[dict[str, Fact]]:
+    """The facts of each task, those of lm-evaluation-harness last."""
+    tasks = dict.fromkeys(task for scores in subjects.values() for task in scores.tasks)
+    own: list[dict[str, Fact]] = [
+        {
+            f"{task}.{subject}.{metric}": value
+            for subject, scores in subjects.items()
+            for metric, value in scores.tasks.get(task, {}).items()
+        }
+        for task in tasks
+    ]
+    tasks = dict.fromkeys(task for scores in subjects.values() for task in scores.harness)
+    public: list[dict[str, Fact]] = [
+        {
+            f"{HARNESS}.{subject}.{metric}.{task}": value
+            for subject, scores in subjects.items()
+            for metric, value in scores.harness.get(task, {}).items()
+        }
+        for task in tasks
+    ]
+    return own + public
 
 
 def _tasks_of(subject: str, facts: Mapping[str, Fact]) -> dict[str, dict[str, float]]:
@@ -216,6 +245,15 @@ def _tasks_of(subject: str, facts: Mapping[str, Fact]) -> dict[str, dict[str, fl
         whose, _, metric = rest.partition(".")
         if whose == subject and metric in METRICS and isinstance(value, int | float):
             tasks.setdefault(task, {})[metric] = value
+    return tasks
+
+
+def _harness_of(subject: str, facts: Mapping[str, Fact]) -> dict[str, dict[str, float]]:
+    tasks: dict[str, dict[str, float]] = {}
+    for name, value in facts.items():
+        parts = name.split(".", 3)
+        if len(parts) == 4 and parts[:2] == [HARNESS, subject] and isinstance(value, int | float):
+            tasks.setdefault(parts[3], {})[parts[2]] = value
     return tasks
 
 

@@ -30,6 +30,21 @@ class TaskScores(Section):
     """Question answering: mean F1 of the answers' words."""
 
 
+class HarnessScores(Section):
+    """Scores of one model on one task of lm-evaluation-harness, as that reports them."""
+
+    documents: int = Field(ge=0)
+    """Documents that were scored."""
+    metrics: dict[str, float] = Field(default={})
+    """By metric: `acc`; `exact_match,strict-match` where a filter comes before it."""
+    standard_errors: dict[str, float] = Field(default={})
+    """Of those metrics that have one."""
+    lower_is_better: list[str] = Field(default=[])
+    """Metrics that are better when they are lower."""
+    part_of: str | None = None
+    """The group that was asked for, for its tasks."""
+
+
 class Scores(Section):
     """Scores of one model."""
 
@@ -49,6 +64,8 @@ class Scores(Section):
     """Number of weights."""
     tasks: dict[str, TaskScores] = Field(default={})
     """Scores of each task, by its name."""
+    harness: dict[str, HarnessScores] = Field(default={})
+    """Scores of each task of lm-evaluation-harness, by its name; the teacher has none."""
 
 
 class CurvePoint(Section):

@@ -656,6 +656,38 @@ class Samples(Section):
     """What generates the answers."""
 
 
+class HarnessTask(Section):
+    """A task of lm-evaluation-harness."""
+
+    task: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:+-]*$", max_length=128)
+    """Its name there, or in a definition of `include`; a group's name stands for all of its tasks."""
+    num_fewshot: int | None = Field(default=None, ge=0, le=100)
+    """Solved examples in each prompt. Unset: as many as the task says."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first so many documents; of each task where it is a group."""
+
+
+class Harness(Section):
+    """Tasks of lm-evaluation-harness, run on the student before and after training."""
+
+    tasks: list[HarnessTask] = Field(default=[], max_length=16)
+    """Tasks to run."""
+    include: Annotated[str, StringConstraints(pattern=r"^(file|s3|pvc)://[^\s]+$", max_length=1024)] | None = None
+    """A folder with task definitions of your own (YAML), and their data if you like: paths in a definition count from
+    this folder. Take only definitions that you have read: their templates can run code."""
+    chat_template: bool = False
+    """Put prompts into the model's chat template."""
+    batch_size: int = Field(default=8, ge=1, le=4096)
+    """Prompts that the model reads at a time."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [task.task for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError("tasks names a task twice")
+        return self
+
+
 class Evaluation(Section):
     """What the report says of teacher, student before and student after, beside KL, agreement and perplexity."""
 
@@ -666,6 +698,8 @@ class Evaluation(Section):
     compare_with_teacher: bool | None = None
     """Score the teacher too, and tell KL and agreement with it. Unset: where `objective.distillationWeight` is above 0.
     A job that neither learns from the teacher nor is compared with it starts none."""
+    harness: Harness = Harness()
+    """Public benchmarks, and your own tasks in their format."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -1,7 +1,8 @@
 """Scores of teacher, student before and student after on held-out data and tasks, and the report.
 
 - `results`: what is stored, under the digest of what made it; light, since `prepare` asks what is missing.
-- `scoring`: KL, agreement, perplexity and labels from states and heads; `generation`: answers, by a child process.
+- `scoring`: KL, agreement, perplexity and labels from states and heads; `generation`: answers, by a `child` process.
+- `harness`: tasks of lm-evaluation-harness, by another (`run_harness`); `benchmarks`: a model's scores on them.
 - `subjects`: the scores of one model after the other; `job`: all of a job; `labels`, `calibration`, `metrics`: from
   what is stored to numbers.
 - `sharing`: replicas that make results together.

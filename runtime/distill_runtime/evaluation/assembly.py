@@ -3,7 +3,15 @@
 from pydantic.alias_generators import to_snake
 
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
-from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, SourceReport, TaskScores
+from distill_runtime.contract.report import (
+    CurvePoint,
+    HarnessScores,
+    Report,
+    Sample,
+    Scores,
+    SourceReport,
+    TaskScores,
+)
 from distill_runtime.contract.run import RunConfig
 from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective, Optimizer, Student
 from distill_runtime.prepared import Prepared
@@ -195,7 +203,13 @@ def _subject(scores: Scores, *, compared: bool = True) -> SubjectFacts:
         top1=_rounded(scores.top1_agreement) if compared else None,
         ece=_rounded(scores.expected_calibration_error),
         tasks={name: _metrics(task) for name, task in scores.tasks.items()},
+        harness={name: _harness(task) for name, task in scores.harness.items() if task.part_of is None},
     )
+
+
+def _harness(task: HarnessScores) -> dict[str, float]:
+    """The metrics of what was asked for; a name with a dot, which facts have no place for, is only in the report."""
+    return {name: float(f"{value:.5g}") for name, value in task.metrics.items() if "." not in name}
 
 
 def _metrics(task: TaskScores) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The child that generates answers: `python -m distill_runtime.evaluation.generate_answers REQUEST ANSWERS FAILURE`.
 
 REQUEST is a `GenerationRequest`; ANSWERS takes one `GeneratedAnswer` a line as they come; FAILURE takes a
-`GenerationFailure` where the user must mend something. See `generation`.
+`ChildFailure` where the user must mend something. See `generation`.
 """
 
 import logging
@@ -16,12 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from distill_runtime.contract.outcome import ExitCode
 from distill_runtime.errors import UserError
-from distill_runtime.evaluation.generation import (
-    GeneratedAnswer,
-    GenerationFailure,
-    GenerationRequest,
-    end_with_parent,
-)
+from distill_runtime.evaluation.child import ChildFailure, end_with_parent
+from distill_runtime.evaluation.generation import GeneratedAnswer, GenerationRequest
 from distill_runtime.logs import configure_logging
 from distill_runtime.process import write_stacks_when_asked
 
@@ -47,7 +43,7 @@ def main(arguments: list[str]) -> int:
         with answers.open("w") as file:
             _answer(request, file)
     except UserError as error:
-        failure.write_text(GenerationFailure(reason=error.reason, message=str(error)).model_dump_json())
+        failure.write_text(ChildFailure(reason=error.reason, message=str(error)).model_dump_json())
         return ExitCode.USER_ERROR
     return ExitCode.FINISHED
 

@@ -6,34 +6,25 @@ model's answers are made by a child (`generate_answers`), which is asked by a fi
 """
 
 import logging
-import os
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from distill_runtime.contract.outcome import ExitCode
 from distill_runtime.errors import RetryError, UserError
+from distill_runtime.evaluation.child import ChildFailure, Message, run_child
 from distill_runtime.prepared import ResolvedPrecision
 
 CHILD = "distill_runtime.evaluation.generate_answers"
 """The module that the child runs."""
-SECONDS_BETWEEN_LOOKS = 0.5
-"""How often the child's progress is looked at."""
 
 log = logging.getLogger(__name__)
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GenerationRequest(_Message):
+class GenerationRequest(Message):
     """What a child is asked."""
 
     model: str
@@ -54,18 +45,11 @@ class GenerationRequest(_Message):
     """Tokens, prompts and answers together, that are held at a time."""
 
 
-class GeneratedAnswer(_Message):
+class GeneratedAnswer(Message):
     """One line of the child's file."""
 
     example: int
     text: str
-
-
-class GenerationFailure(_Message):
-    """Why a child ended, where it is the user's to mend."""
-
-    reason: str
-    message: str
 
 
 def generate_answers(request: GenerationRequest, *, progress: Callable[[int], None] = lambda done: None) -> list[str]:
@@ -86,9 +70,14 @@ def generate_answers(request: GenerationRequest, *, progress: Callable[[int], No
         asked, answers, failure = (Path(folder) / name for name in ("request.json", "answers.jsonl", "failure.json"))
         asked.write_text(request.model_dump_json())
         answers.touch()
-        code = _run_child([str(asked), str(answers), str(failure)], answers, progress)
+
+        def look() -> None:
+            with answers.open("rb") as file:
+                progress(sum(1 for _ in file))
+
+        code = run_child(CHILD, [str(asked), str(answers), str(failure)], look)
         if failure.exists():
-            said = GenerationFailure.model_validate_json(failure.read_bytes())
+            said = ChildFailure.model_validate_json(failure.read_bytes())
             raise UserError(said.message, reason=said.reason)
         if code != ExitCode.FINISHED:
             raise RetryError(
@@ -97,34 +86,6 @@ def generate_answers(request: GenerationRequest, *, progress: Callable[[int], No
                 reason="GenerationFailed",
             )
         return _read_answers(answers, request)
-
-
-def _run_child(arguments: list[str], answers: Path, progress: Callable[[int], None]) -> int:
-    # The child ends when its standard input does: nothing that kills this process leaves an engine behind.
-    child = subprocess.Popen([sys.executable, "-m", CHILD, *arguments], stdin=subprocess.PIPE)
-    try:
-        while True:
-            try:
-                return child.wait(timeout=SECONDS_BETWEEN_LOOKS)
-            except subprocess.TimeoutExpired:
-                with answers.open("rb") as file:
-                    progress(sum(1 for _ in file))
-    finally:
-        assert child.stdin is not None
-        child.stdin.close()
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-
-
-def end_with_parent() -> None:
-    """For the child: from here on it ends when its parent does, however that ends."""
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        os._exit(ExitCode.RETRY)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _read_answers(path: Path, request: GenerationRequest) -> list[str]:

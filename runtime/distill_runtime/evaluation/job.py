@@ -14,6 +14,7 @@ from distill_runtime.contract.report import Subject as WhoseScores
 from distill_runtime.contract.run import Role, RunConfig
 from distill_runtime.errors import RetryError
 from distill_runtime.evaluation.assembly import assemble, facts_of
+from distill_runtime.evaluation.benchmarks import Benchmarks
 from distill_runtime.evaluation.publishing import Documents, model_uri, publish, report_uri
 from distill_runtime.evaluation.results import (
     ModelIdentity,
@@ -51,6 +52,7 @@ class EvaluationJob:
         self._evaluator = Evaluator(
             self._store, config, self._prepared, open_signals=self._signals, reporter=self._reporter
         )
+        self._benchmarks = Benchmarks(self._store, config, self._prepared, reporter=self._reporter, cache=cache)
 
     def teacher(self) -> Facts:
         """Makes the teacher's answers that are not stored yet: what only the teacher itself can say.
@@ -113,6 +115,8 @@ class EvaluationJob:
         after = self._evaluator.student(trained)
         before = self._evaluator.student(initial)
         teacher = self._evaluator.teacher(self._teacher())
+        after = after.model_copy(update={"harness": self._benchmarks.scores(trained)})
+        before = before.model_copy(update={"harness": self._benchmarks.scores(initial)})
         return assemble(
             self._config,
             self._prepared,

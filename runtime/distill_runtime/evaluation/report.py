@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from distill_runtime.contract.report import CurvePoint, Report, Scores
+from distill_runtime.contract.report import CurvePoint, HarnessScores, Report, Scores
 from distill_runtime.evaluation import formatting
 from distill_runtime.evaluation.assembly import main_metric
 from distill_runtime.evaluation.charts import Chart, Series, draw
@@ -147,6 +147,58 @@ def _task_measure(name: str, field: str) -> Measure:
     return lambda scores: getattr(scores.tasks[name], field) if name in scores.tasks else None
 
 
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """A row of the table of lm-evaluation-harness."""
+
+    task: str
+    metric: str
+    documents: int
+    part: bool
+    """It is part of a group that was asked for."""
+    before: str
+    after: str
+    change: str
+    verdict: str
+
+
+def benchmark_rows(report: Report) -> list[BenchmarkRow]:
+    """Scores of lm-evaluation-harness, with their standard errors."""
+    rows: list[BenchmarkRow] = []
+    for task, after in report.student_after.harness.items():
+        before = report.student_before.harness.get(task)
+        for metric, value in after.metrics.items():
+            earlier = before.metrics.get(metric) if before is not None else None
+            change = value - earlier if earlier is not None else None
+            better = -1 if metric in after.lower_is_better else 1
+            rows.append(
+                BenchmarkRow(
+                    task=task,
+                    metric=metric,
+                    documents=after.documents,
+                    part=after.part_of is not None,
+                    before=_with_error(before, metric),
+                    after=_with_error(after, metric),
+                    change=formatting.signed(change),
+                    verdict=_verdict(change, better),
+                )
+            )
+    return rows
+
+
+def _with_error(scores: HarnessScores | None, metric: str) -> str:
+    if scores is None:
+        return formatting.MISSING
+    value, error = formatting.number(scores.metrics.get(metric)), scores.standard_errors.get(metric)
+    return value if error is None else f"{value} ± {formatting.number(error, 2)}"
+
+
+def _verdict(change: float | None, better: int) -> str:
+    if change is None or not math.isfinite(change):
+        return ""
+    return "same" if change == 0 else "better" if change * better > 0 else "worse"
+
+
 def _row(report: Report, name: str, note: str, measure: Measure, better: int, *, share: bool = False) -> Row:
     teacher, before, after = map(measure, _subjects(report))
     shown = formatting.percent if share else formatting.number
@@ -154,9 +206,6 @@ def _row(report: Report, name: str, note: str, measure: Measure, better: int, *,
     closed = None
     if change is not None and teacher is not None and before is not None and teacher != before:
         closed = change / (teacher - before)
-    verdict = ""
-    if change is not None and math.isfinite(change):
-        verdict = "same" if change == 0 else "better" if change * better > 0 else "worse"
     return Row(
         name=name,
         note=note,
@@ -164,7 +213,7 @@ def _row(report: Report, name: str, note: str, measure: Measure, better: int, *,
         before=shown(before),
         after=shown(after),
         change=formatting.signed(change, as_percent=share),
-        verdict=verdict,
+        verdict=_verdict(change, better),
         closed=closed if closed is not None and math.isfinite(closed) else None,
     )
 
@@ -261,6 +310,7 @@ def render(report: Report) -> str:
         kept=kept(report),
         rows=score_rows(report),
         pictures=task_pictures(report),
+        benchmarks=benchmark_rows(report),
         charts=curve_charts(report.curves),
         seconds=seconds,
         waited=waited,

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import ClassificationTask, QuestionAnsweringTask, Samples
+from distill_runtime.contract.sections import ClassificationTask, Harness, QuestionAnsweringTask, Samples
 from distill_runtime.digests import digest_of
 from distill_runtime.errors import RetryError
-from distill_runtime.prepared import Prepared, Record, ResolvedPrecision, TaskReference
+from distill_runtime.prepared import HarnessReference, Prepared, Record, ResolvedPrecision, TaskReference
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 
 LOADING_VERSION = 1
@@ -23,6 +23,8 @@ LOADING_VERSION = 1
 SCORING_VERSION = 2
 """Raised when the same model and data would give other sums or log-probabilities, or what is stored of them has another
 form. 2: sums of calibration; labels' log-probabilities in place of the labels that were chosen."""
+HARNESS_VERSION = 1
+"""Raised when the same task would be run otherwise, or what is stored of it has another form."""
 GENERATION_VERSION = 1
 """Raised when the same model and prompts would give other answers."""
 
@@ -77,6 +79,24 @@ class Predictions(Record):
 
     texts: list[str]
     """[examples]"""
+
+
+class HarnessEntry(Record):
+    """A task's or group's scores, as lm-evaluation-harness reports them; see `contract.report.HarnessScores`."""
+
+    task: str
+    documents: int
+    metrics: dict[str, float]
+    standard_errors: dict[str, float]
+    lower_is_better: list[str]
+    part_of: str | None
+    """The group that was asked for, for its tasks."""
+
+
+class HarnessResult(Record):
+    """What running one task of lm-evaluation-harness gave: what was asked for first, then its parts."""
+
+    entries: list[HarnessEntry]
 
 
 Result = TypeVar("Result", bound=Record)
@@ -141,6 +161,22 @@ def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAns
         task=task.digest,
         engine=settings.engine,
         max_new_tokens=settings.max_new_tokens,
+    )
+
+
+def harness_key(model: ModelIdentity, reference: HarnessReference, harness: Harness, *, library: str) -> str:
+    """Where this model's scores on a task of lm-evaluation-harness are; `library` is that one's version."""
+    settings = next(task for task in harness.tasks if task.task == reference.task)
+    return _key(
+        "harness",
+        HARNESS_VERSION,
+        model=_alone(model),
+        task=reference.task,
+        documents=reference.digest,
+        num_fewshot=settings.num_fewshot,
+        limit=settings.limit,
+        chat_template=harness.chat_template,
+        library=library,
     )
 
 
@@ -219,7 +255,7 @@ def _alone(model: ModelIdentity) -> dict[str, str | None]:
 
 
 def _key(
-    kind: Literal["loaded", "parameters", "heldOut", "labels", "answers"],
+    kind: Literal["loaded", "parameters", "heldOut", "labels", "answers", "harness"],
     version: int,
     **made_of: dict[str, str | None] | str | int | None,
 ) -> str:

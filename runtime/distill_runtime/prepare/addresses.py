@@ -12,6 +12,7 @@ from distill_runtime.data.plan import PLAN_VERSION
 from distill_runtime.data.samples import SAMPLES_VERSION
 from distill_runtime.data.tasks import CHOSEN_LATER, TASKS_VERSION
 from distill_runtime.digests import digest_of, digest_of_file
+from distill_runtime.prepare.harness import definitions_digest
 from distill_runtime.prepare.inputs import DataSet, Inputs
 from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision, SourceShare, StoredSignal
 
@@ -140,13 +141,20 @@ def fingerprint(work: Work, inputs: Inputs) -> str:
                 for task in work.evaluation.tasks
             ],
             "signal": work.signal.model_dump(include={"kind", "dtype", "shard_sequences", *_SIZES[work.signal.kind]}),
-            # Without samples the fingerprint stays that of versions that had none.
+            # Without them the fingerprint stays that of versions that had none.
             **({"samples": work.evaluation.samples.model_dump()} if work.evaluation.samples.count else {}),
+            **({"harness": _harness(work, inputs)} if work.evaluation.harness.tasks else {}),
             "training": _training(work),
             "compared": work.compares_with_teacher,
             "precision": [work.training.precision, work.training.zero_stage == 0],
         }
     )
+
+
+def _harness(work: Work, inputs: Inputs) -> dict[str, Any]:
+    harness = work.evaluation.harness
+    definitions = inputs.definitions and definitions_digest(inputs.definitions, str(harness.include))
+    return {"tasks": [task.model_dump() for task in harness.tasks], "definitions": definitions}
 
 
 def training_digest(

@@ -7,6 +7,7 @@ from distill_runtime.contract.run import Work
 from distill_runtime.data.files import DataFile, find_files
 from distill_runtime.errors import UserError
 from distill_runtime.models import ResolvedModel, resolve_model
+from distill_runtime.prepare.harness import definitions_folder
 from distill_runtime.store.base import ObjectStore
 
 
@@ -32,6 +33,8 @@ class Inputs:
     evaluation: list[DataFile]
     tasks: dict[str, list[DataFile]]
     """Files of each task, by its name."""
+    definitions: Path | None = None
+    """The folder of `evaluation.harness.include`."""
 
 
 def resolve_inputs(work: Work, *, store: ObjectStore, cache: Path) -> Inputs:
@@ -54,6 +57,7 @@ def resolve_inputs(work: Work, *, store: ObjectStore, cache: Path) -> Inputs:
         # Data first: a name that is misspelt shows before a large model is downloaded.
         train=_training_data(work),
         evaluation=find_files(_uris(work.data.evaluation), work.storage) if work.data.evaluation else [],
+        definitions=definitions_folder(work.evaluation.harness, work.storage, cache=cache),
         tasks={task.name: find_files([task.data], work.storage) for task in work.evaluation.tasks},
         teacher=resolve_model(work.teacher.model, work.storage, cache=cache, store=store),
         student=student,

@@ -17,7 +17,14 @@ from distill_runtime.errors import UserError
 from distill_runtime.prepare.addresses import fingerprint, tokenizer_digest, training_digest
 from distill_runtime.prepare.facts import facts_of
 from distill_runtime.prepare.inputs import DataSet, Inputs, resolve_inputs
-from distill_runtime.prepared import ModelPin, PlanReference, Prepared, ResolvedPrecision, SourceShare
+from distill_runtime.prepared import (
+    HarnessReferences,
+    ModelPin,
+    PlanReference,
+    Prepared,
+    ResolvedPrecision,
+    SourceShare,
+)
 from distill_runtime.process import Facts
 from distill_runtime.progress import ProgressReporter, cache_folder, state_folder, write_atomically
 from distill_runtime.store.base import ObjectMissing, ObjectStore
@@ -101,6 +108,8 @@ def _stored(store: ObjectStore, config: RunConfig, wanted: str) -> Prepared | No
     student = prepared.student.uri
     if student.startswith("store://") and stored_digest(store, student.removeprefix("store://")) is None:
         whole = False
+    if prepared.harness is not None and prepared.harness.include is not None:
+        whole = whole and stored_digest(store, prepared.harness.include) is not None
     if not whole:
         log.info("something of what was prepared is gone from the store and is made again")
     return prepared if whole else None
@@ -131,6 +140,7 @@ class _Preparation:
         work, inputs = self._work, self._inputs
         check_engine(work.teacher.engine, inputs.teacher.folder)
         optimizer_states(work.training.optimizer)
+        harness = self._harness()
         tokenizer, vocabulary = self._tokenizers()
         head = describe_head(inputs.teacher.folder, vocabulary)
         if work.signal.kind != "auto":
@@ -153,6 +163,7 @@ class _Preparation:
             evaluation=evaluation.reference if evaluation else None,
             tasks=[task.reference for task in tasks],
             samples=samples.reference if samples else None,
+            harness=harness,
             teacher=inputs.teacher.pin,
             teacher_dtype=teacher_dtype,
             student=student,
@@ -193,6 +204,24 @@ class _Preparation:
         chosen = plan_signal(known_of(self._store, self._work, train, steps, head, student, self._cache))
         log.info("signal.kind auto: %s is %s", chosen.kind, chosen.why)
         return chosen.kind, chosen.why
+
+    def _harness(self) -> HarnessReferences | None:
+        """Tasks of lm-evaluation-harness: first of all, since their data may not be there."""
+        from distill_runtime.prepare.harness import load_harness
+
+        harness = self._work.evaluation.harness
+        if not harness.tasks:
+            return None
+        self._progress.update(stage="load tasks", done=0, total=len(harness.tasks), unit="tasks")
+        loaded = load_harness(
+            self._store,
+            harness,
+            self._inputs.definitions,
+            cache=self._cache,
+            progress=lambda done: self._progress.update(done=done),
+        )
+        self._progress.update(stage="resolve", done=0, total=None)
+        return loaded
 
     def _tokenizers(self) -> "tuple[PreTrainedTokenizerBase, int]":
         """The teacher's tokenizer, and the vocabulary that both models have."""

@@ -154,4 +154,7 @@ def _values(scores: Scores) -> dict[str, str]:
             f"{name}: exact match": task.exact_match,
             f"{name}: token F1": task.token_f1,
         }
+    for name, found in scores.harness.items():
+        if found.part_of is None:
+            values |= {f"{name}: {metric} (lm-evaluation-harness)": value for metric, value in found.metrics.items()}
     return {name: f"{value:.4f}" for name, value in values.items() if value is not None}

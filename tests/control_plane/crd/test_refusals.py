@@ -26,6 +26,11 @@ IN_ITS_OWN_WORDS: list[tuple[str, Any, str]] = [
     ("spec.evaluation.samples", {"count": 3}, "spec.data.evaluation: Required value"),
     ("spec.evaluation.tasks", [TASK, TASK], 'spec.evaluation.tasks[1]: Duplicate value: {"name":"t"}'),
     (
+        "spec.evaluation.harness",
+        {"tasks": [{"task": "arc_easy"}, {"task": "arc_easy"}]},
+        'spec.evaluation.harness.tasks[1]: Duplicate value: {"task":"arc_easy"}',
+    ),
+    (
         "spec.student",
         {"initialise": {"fromTeacher": {"layers": [0, 1, 1]}}},
         "spec.student.initialise.fromTeacher.layers[2]: Duplicate value: 1",

@@ -120,7 +120,7 @@ def test_missing_answers_are_never_taken_for_empty_ones(tmp_path: Path, job: Tin
 def test_an_engine_does_not_outlive_the_process_that_asked(tmp_path: Path):
     (tmp_path / "waiting.py").write_text(
         "import time\n"
-        "from distill_runtime.evaluation.generation import end_with_parent\n"
+        "from distill_runtime.evaluation.child import end_with_parent\n"
         "end_with_parent()\n"
         "print('waiting', flush=True)\n"
         "time.sleep(300)\n"

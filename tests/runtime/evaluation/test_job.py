@@ -13,20 +13,24 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill_runtime import layout
 from distill_runtime.artifacts import stored_digest
+from distill_runtime.contract.facts import EvaluateFacts
 from distill_runtime.contract.outcome import Outcome
 from distill_runtime.contract.report import Report
 from distill_runtime.contract.run import RunConfig
+from distill_runtime.contract.sections import Harness
 from distill_runtime.data.chat import TextEncoder
 from distill_runtime.data.samples import sample_examples
 from distill_runtime.errors import RetryError, UserError
-from distill_runtime.evaluation import subjects
+from distill_runtime.evaluation import benchmarks, subjects
 from distill_runtime.evaluation.generate_answers import answer_text
 from distill_runtime.evaluation.job import EvaluationJob
 from distill_runtime.evaluation.results import LabelScores, teacher_evaluations_missing
+from distill_runtime.prepare.harness import load_harness
 from distill_runtime.prepared import TaskReference
 from distill_runtime.store.directory import DirectoryStore
 from distill_runtime.student.finish import Finished, finished_key
 from tests.fixtures.models import tiny_tokenizer
+from tests.runtime.evaluation.definitions import write_definitions
 from tests.runtime.evaluation.test_generation import greedy
 from tests.runtime.evaluation.tiny_job import LABELS, TinyJob, target_log_probabilities
 
@@ -287,3 +291,48 @@ def test_samples_are_the_greedy_answers_of_all_three_models_and_a_second_job_nee
     assert teacher_evaluations_missing(job.store, second, prepared) == 0
     evaluation(job, second).students()
     assert read_report(job.store).samples == report.samples
+
+
+def test_tasks_of_lm_evaluation_harness_are_run_on_the_student_before_and_after_and_stored(
+    job: TinyJob, scored: dict[str, Any], state_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    definitions = write_definitions(tmp_path / "definitions")
+    settings = Harness.model_validate(
+        {"tasks": [{"task": "capitals_choice"}, {"task": "capitals"}], "include": f"file://{definitions}"}
+    )
+    references = load_harness(job.store, settings, definitions, cache=job.folder / "cache")
+    assert [task.documents for task in references.tasks] == [5, 10]
+    prepared = job.prepared.model_copy(update={"harness": references})
+    work = job.config.work.model_dump()
+    changed = {**work, "evaluation": {**work["evaluation"], "harness": settings.model_dump()}}
+    config = RunConfig.model_validate({**job.config.model_dump(), "uid": "u8", "work": changed})
+    job.store.put(layout.prepared_key(config), prepared.model_dump_json().encode())
+    facts = evaluation(job, config).students()
+    report = read_report(job.store)
+    assert report.teacher.harness == {}
+    for scores, name in ((report.student_before, "studentBefore"), (report.student_after, "studentAfter")):
+        choice = scores.harness["capitals_choice"]
+        assert (choice.documents, choice.part_of) == (5, None)
+        assert facts[f"harness.{name}.acc.capitals_choice"] == pytest.approx(choice.metrics["acc"], rel=1e-4)
+        assert scores.harness["capitals_written"].part_of == "capitals"
+        assert f"harness.{name}.exact_match.capitals_written" not in facts
+    assert EvaluateFacts.read(facts).student_after.harness["capitals_choice"].keys() == {"acc", "acc_norm"}
+    card = job.store.get("trainings/training-digest/README.md").decode()
+    assert "capitals_choice: acc_norm (lm-evaluation-harness)" in card
+
+    monkeypatch.setattr(benchmarks, "score_tasks", None)
+    evaluation(job, config).students()
+    assert read_report(job.store).student_after.harness == report.student_after.harness
+    monkeypatch.setattr(benchmarks, "library_version", lambda: "another")
+    with pytest.raises(TypeError):  # Another version of the library is another score: it would be run.
+        evaluation(job, config).students()
+
+
+def test_tasks_of_lm_evaluation_harness_that_were_not_prepared_are_refused(job: TinyJob, scored: dict[str, Any]):
+    work = job.config.work.model_dump()
+    changed = {**work, "evaluation": {**work["evaluation"], "harness": {"tasks": [{"task": "arc_easy"}]}}}
+    config = RunConfig.model_validate({**job.config.model_dump(), "uid": "u9", "work": changed})
+    job.store.put(layout.prepared_key(config), job.prepared.model_dump_json().encode())
+    with pytest.raises(RetryError, match=r"evaluation.harness.tasks are \['arc_easy'\], but \[\] were prepared"):
+        evaluation(job, config)

@@ -100,9 +100,10 @@ def test_the_teachers_scores_from_its_signals_equal_those_of_the_teacher_itself(
     assert itself.kl_to_teacher == pytest.approx(0, abs=1e-6)
     assert from_signals.top1_agreement == itself.top1_agreement == 1
     desks, examples = plan_of(job, job.prepared.tasks[0].plan), examples_of(job)
-    assert score_labels(desks, examples, teacher, name="t") == score_labels(
-        desks, examples, load(job, job.teacher), name="t"
-    )
+    first = score_labels(desks, examples, teacher, name="t")
+    second = score_labels(desks, examples, load(job, job.teacher), name="t")
+    np.testing.assert_allclose(first.log_probabilities, second.log_probabilities, atol=20 * TOLERANCE)
+    assert choose_labels(examples, first).texts == choose_labels(examples, second).texts
 
 
 @pytest.mark.parametrize("which", ["teacher", "student"])

@@ -120,6 +120,11 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
     ("metadata.labels", {"team": 7}, "metadata.labels.team: must be text, got 7; put it in quotes"),
     ("spec.output.select", "best", "spec: output.select is best, which needs data.evaluation"),
     (
+        "spec.evaluation.harness",
+        {"tasks": [{"task": "arc_easy"}, {"task": "arc_easy"}]},
+        "spec.evaluation.harness: tasks names a task twice",
+    ),
+    (
         "spec.training",
         {"deepspeed": {"train_batch_size": 8}},
         "spec.training.deepspeed.train_batch_size: is not a known field",
@@ -169,6 +174,12 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
         "spec.evaluation.tasks",
         [{**TASK, "classification": 1}],
         "spec.evaluation.tasks[0].classification: is not a known field",
+    ),
+    (
+        "spec.evaluation.harness",
+        {"tasks": [{"task": "arc easy"}]},
+        "spec.evaluation.harness.tasks[0].task: must have only letters, digits, '_', '.', ':', '+' and '-', and begin "
+        'with a letter or digit, got "arc easy"',
     ),
     ("spec.pods", teacher(cpu=True), "spec.pods.teacher.cpu: must be text, got true; put it in quotes"),
     ("spec.pods", teacher(cpu=0.5), "spec.pods.teacher.cpu: must be text, got 0.5; put it in quotes"),

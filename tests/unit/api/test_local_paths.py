@@ -21,7 +21,10 @@ def test_relative_paths_count_from_the_manifests_folder_in_every_field() -> None
             "student": {"initialise": {"fromConfig": {"config": "file://configs/small.json"}}},
             "data": {"train": ["file://a/*.jsonl", "s3://bucket/b"], "evaluation": "file://../held.jsonl"},
             "storage": {"uri": "file://./store"},
-            "evaluation": {"tasks": [{"kind": "classification", "name": "t", "data": "file:///abs/t.jsonl"}]},
+            "evaluation": {
+                "tasks": [{"kind": "classification", "name": "t", "data": "file:///abs/t.jsonl"}],
+                "harness": {"include": "file://definitions"},
+            },
             "output": {"uri": "file://~/model"},
         }
     )
@@ -34,6 +37,7 @@ def test_relative_paths_count_from_the_manifests_folder_in_every_field() -> None
     assert spec.data.evaluation == "file:///home/me/held.jsonl"
     assert spec.storage.uri == "file:///home/me/jobs/store"
     assert spec.evaluation.tasks[0].data == "file:///abs/t.jsonl"
+    assert spec.evaluation.harness.include == "file:///home/me/jobs/definitions"
     assert spec.output.uri == "file:///home/me/jobs/~/model"
 
 

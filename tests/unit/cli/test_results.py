@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from distill_operator.cli.results import score_rows, score_table
-from distill_runtime.contract.report import Report, Scores, TaskScores
+from distill_runtime.contract.report import HarnessScores, Report, Scores, TaskScores
 
 
 def scores(kl: float | None, accuracy: float | None) -> Scores:
@@ -43,6 +43,15 @@ def test_rows_have_teacher_before_and_after_and_leave_out_what_nobody_has() -> N
         ("calibration error", "6.2%", "6.2%", "6.2%"),
         ("desks: accuracy", "90.0%", "25.0%", "–"),
     ]
+
+
+def test_tasks_of_lm_evaluation_harness_have_rows_and_their_parts_none() -> None:
+    found = {
+        "arc": HarnessScores(documents=2, metrics={"acc": 0.25}),
+        "arc_easy": HarnessScores(documents=1, metrics={"acc": 0.5}, part_of="arc"),
+    }
+    changed = REPORT.model_copy(update={"student_after": REPORT.student_after.model_copy(update={"harness": found})})
+    assert [row for row in score_rows(changed) if "arc" in row[0]] == [("arc: acc", "–", "–", "0.25")]
 
 
 def test_the_table_names_job_and_objective() -> None:

@@ -23,15 +23,26 @@ URIS = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), max_
 PAIRS = st.sampled_from([("accuracy", "macroF1"), ("exactMatch", "tokenF1")])
 
 
+PUBLIC = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,40}", fullmatch=True) | st.sampled_from(["harness", "a.b.c"])
+
+
 @st.composite
-def evaluations(draw: st.DrawFn, most_tasks: int, uris: st.SearchStrategy[str]) -> EvaluateFacts:
+def evaluations(draw: st.DrawFn, most_tasks: int, uris: st.SearchStrategy[str], most_public: int = 0) -> EvaluateFacts:
+    public = draw(
+        st.dictionaries(PUBLIC, st.sampled_from(["acc", "acc_norm", "exact_match,strict-match"]), max_size=most_public)
+    )
     metrics = draw(st.dictionaries(NAMES, PAIRS, max_size=most_tasks))
 
     def subject() -> SubjectFacts:
         tasks = {task: {metric: draw(SCORES) for metric in pair} for task, pair in metrics.items()}
+        harness = {task: {metric: draw(SCORES)} for task, metric in public.items()}
         known = st.none() | SCORES
         return SubjectFacts(
-            parameters=draw(st.none() | st.integers(0, 10**13)), kl=draw(known), ece=draw(known), tasks=tasks
+            parameters=draw(st.none() | st.integers(0, 10**13)),
+            kl=draw(known),
+            ece=draw(known),
+            tasks=tasks,
+            harness=harness,
         )
 
     return EvaluateFacts(
@@ -58,6 +69,20 @@ def sent(facts: dict[str, Any]) -> dict[str, Any]:
 @given(evaluations(4, st.just("file:///store/trainings/ab/report.html")))
 def test_an_evaluation_is_read_as_it_was_said(facts: EvaluateFacts) -> None:
     assert EvaluateFacts.read(sent(facts.flat())) == facts
+
+
+@given(evaluations(2, st.just("file:///r.html"), most_public=4))
+def test_tasks_of_lm_evaluation_harness_are_read_as_they_were_said_whatever_their_names(facts: EvaluateFacts) -> None:
+    assert EvaluateFacts.read(sent(facts.flat())) == facts
+
+
+@given(evaluations(32, URIS, most_public=16))
+def test_own_tasks_go_before_those_of_lm_evaluation_harness(facts: EvaluateFacts) -> None:
+    read = EvaluateFacts.read(facts.flat())
+    told = len(read.teacher.tasks) + len(read.teacher.harness)
+    assert told == len(facts.teacher.tasks) + len(facts.teacher.harness) - read.tasks_left_out
+    assert not read.teacher.harness or read.teacher.tasks == facts.teacher.tasks
+    assert list(read.teacher.harness) == list(facts.teacher.harness)[: len(read.teacher.harness)]
 
 
 @given(evaluations(32, URIS))

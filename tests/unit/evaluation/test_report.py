@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, SourceReport, TaskScores
 from distill_runtime.evaluation import formatting
-from distill_runtime.evaluation.report import curve_charts, headline, kept, model_name, render, score_rows, size_ratio
+from distill_runtime.evaluation.report import (
+    benchmark_rows,
+    curve_charts,
+    headline,
+    kept,
+    model_name,
+    render,
+    score_rows,
+    size_ratio,
+)
 from tests.fixtures.reports import sample_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "rect", "path"}
@@ -191,6 +200,18 @@ def test_the_gap_closed_is_counted_from_the_student_before_to_the_teacher():
     calibration = rows["Calibration error", "on held-out tokens, lower is better"]
     assert (calibration.after, calibration.verdict) == ("11.8%", "better")
     assert rows["desks", "calibration error, lower is better"].verdict == "better"
+
+
+def test_scores_of_lm_evaluation_harness_are_told_with_their_errors_and_direction():
+    rows = {(row.task, row.metric): row for row in benchmark_rows(sample_report())}
+    assert (rows["arc", "acc"].after, rows["arc", "acc"].verdict) == ("0.790 ± 0.0085", "better")
+    assert (rows["arc_easy", "acc"].part, rows["arc", "acc"].part) == (True, False)
+    assert rows["wikitext", "word_perplexity"].verdict == "better"
+    assert rows["wikitext", "word_perplexity"].change == f"{formatting.MINUS}11.4"
+    text = "".join(Page(render(sample_report())).text)
+    assert "arc_easy" in text
+    assert "the teacher isn't run" in text
+    assert "lm-evaluation-harness" not in "".join(Page(render(bare_report())).text)
 
 
 def test_how_labels_were_compared_is_told():

@@ -194,7 +194,7 @@ def test_credentials_of_the_store_come_from_its_secret() -> None:
 @pytest.mark.parametrize(
     ("role", "claims"),
     [
-        ("prepare", ["models", "tasks", "texts"]),
+        ("prepare", ["benchmarks", "models", "tasks", "texts"]),
         ("teacher", ["models"]),
         ("student", ["models"]),
         ("evaluate", ["models"]),
