@@ -200,7 +200,7 @@ def test_gpus_give_the_rows_of_the_processor(vocabulary: int, dtype: str) -> Non
     stored = encode_topk(states.cuda(), moved, row)
     assert stored.is_cuda
     found = decode_topk(stored, row)
-    close = {"atol": 2e-3 if dtype == "float16" else 2e-5, "rtol": 2e-3 if dtype == "float16" else 2e-5}
-    torch.testing.assert_close(found.log_probabilities.cpu(), wanted.log_probabilities, **close)
-    torch.testing.assert_close(found.log_tail.cpu(), wanted.log_tail, **close)
+    close = 2e-3 if dtype == "float16" else 2e-5
+    torch.testing.assert_close(found.log_probabilities.cpu(), wanted.log_probabilities, atol=close, rtol=close)
+    torch.testing.assert_close(found.log_tail.cpu(), wanted.log_tail, atol=close, rtol=close)
     assert float((found.ids.cpu() == wanted.ids).float().mean()) > 0.99
