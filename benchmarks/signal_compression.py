@@ -77,12 +77,13 @@ def stored_rows(folder: Path, sequences: list[Sequence]) -> dict[str, tuple[byte
 
 def seconds(work: Callable[[], bytes]) -> tuple[bytes, float]:
     """What it gives, and the faster of two runs."""
-    result, times = b"", list[float]()
-    for _ in range(2):
-        began = time.perf_counter()
-        result = work()
-        times.append(time.perf_counter() - began)
-    return result, min(times)
+    result, first = timed(work)
+    return result, min(first, timed(work)[1])
+
+
+def timed(work: Callable[[], bytes]) -> tuple[bytes, float]:
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
 
 
 def main() -> None:

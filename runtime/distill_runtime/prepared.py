@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
+from distill_runtime.data.order import Share
 from distill_runtime.errors import RetryError
 from distill_runtime.signals.row_format import RowFormat
 from distill_runtime.store.base import ObjectMissing, ObjectStore
@@ -54,11 +55,39 @@ class StoredSignal(Record):
     """What is stored of one target."""
 
 
+class SourceCounts(Record):
+    """What became of the rows of one source of a plan."""
+
+    rows: int
+    """Rows read, bad ones included."""
+    sequences: int
+    """Rows that became a sequence. A source's sequences follow those of the one before."""
+    tokens: int
+    targets: int
+    dropped_rows: int
+    truncated_rows: int
+    bad_rows: int
+
+
+class SourceShare(SourceCounts):
+    """One of `data.sources`, and its share in an epoch."""
+
+    uri: str
+    weight: float
+    epoch_sequences: int
+    """Sequences of it that one epoch reads; one that is read twice counts twice."""
+
+    @property
+    def share(self) -> Share:
+        """For the order of training."""
+        return Share(self.sequences, self.weight)
+
+
 class TaskReference(Record):
-    """An evaluation task whose examples `prepare` has read and checked."""
+    """An evaluation task whose examples `prepare` has read and checked, or the samples."""
 
     name: str
-    kind: Literal["classification", "questionAnswering"]
+    kind: Literal["classification", "questionAnswering", "samples"]
     digest: str
     """Digest of the examples, the template and everything else that changes a score."""
     examples_key: str
@@ -75,6 +104,8 @@ class Prepared(Record):
     train: PlanReference
     evaluation: PlanReference | None
     tasks: list[TaskReference]
+    samples: TaskReference | None = None
+    """The held-out rows whose answers the report shows."""
     teacher: ModelPin
     teacher_dtype: ResolvedPrecision
     """The teacher's precision with `auto` resolved; part of every signal's key."""
@@ -88,6 +119,10 @@ class Prepared(Record):
     """The signals of the training data."""
     held_out_signal: StoredSignal
     """The signals of held-out data and tasks: hidden states, whatever the training reads."""
+    learns_from_teacher: bool = True
+    """Are there to be signals of the training data?"""
+    compares_with_teacher: bool = True
+    """Are there to be signals of held-out data and tasks, and answers of the teacher?"""
     teacher_canary: list[int]
     """Token ids of a short text that every teacher replica scores before it takes work."""
     total_steps: int
@@ -96,6 +131,8 @@ class Prepared(Record):
     """Digest of all that determines the trained weights; not workers, micro-batch, packing or ZeRO stage."""
     report: dict[str, int | float | str]
     """Counts for the report: rows read, dropped, truncated, bad."""
+    sources: list[SourceShare] = []
+    """Those of `data.sources`, in the order of the data; none where there is `data.train`."""
 
 
 def read_prepared(store: ObjectStore, config: RunConfig) -> Prepared:

@@ -14,7 +14,18 @@ from distill_operator.api.fields import field_names
 from distill_operator.api.job import JobName, JobSpec
 from distill_operator.api.sentences import pattern_of, pattern_sentence
 from distill_runtime.contract.run import SAMPLED_NEEDS
-from distill_runtime.contract.sections import DRAWN_DIVERGENCES, Student, Teacher
+from distill_runtime.contract.sections import (
+    ADAPTER_FREEZES,
+    DRAWN_DIVERGENCES,
+    NO_ADAPTER_DROPOUT,
+    OFFLOAD_OF_STATES,
+    OFFLOAD_OF_WEIGHTS,
+    OPTIMIZER_ARGUMENTS,
+    TORCH_IS_A_KIND,
+    Student,
+    Teacher,
+    wrong_optimizer,
+)
 
 Json = dict[str, Any]
 
@@ -65,24 +76,35 @@ def _not_more(one: str, other: str) -> str:
     return f"{known} || !quantity({amounts[0]}).isGreaterThan(quantity({amounts[1]}))"
 
 
+def _not_given(key: str) -> str:
+    """A key of DeepSpeed's `zero_optimization`."""
+    zero = "self.deepspeed.zero_optimization"
+    return f"!has(self.deepspeed) || !has({zero}) || !has({zero}.{key})"
+
+
 _VALUES_FOR_SET = "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0"
 _NO_VALUES = "!has(self.values) || self.values.size() == 0"
 _OWN_RESOURCES = " || ".join(f"'{name}' in self.extraResources" for name in pods.OWN_RESOURCES)
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "TeacherLayers": (
-        Rule("has(self.layers) != has(self.every)", "give exactly one of layers and every"),
+        Rule(f"{_count('layers', 'every', 'byInfluence')} == 1", "give exactly one of layers, every and byInfluence"),
         Rule("!has(self.layers) || self.layers.isSorted()", "layers must rise and name each layer once"),
     ),
     "Initialise": (
         Rule("has(self.fromTeacher) != has(self.fromConfig)", "give exactly one of fromTeacher and fromConfig"),
     ),
-    "Student": (Rule("has(self.model) != has(self.initialise)", "give exactly one of model and initialise"),),
     "Signal": (
         Rule(
-            "self.dtype in ['auto', 'float32'] || (self.kind == 'hidden') == (self.dtype == 'bfloat16')",
+            "!has(self.dtype) || self.dtype in ['auto', 'float32'] "
+            "|| (self.kind == 'hidden') == (self.dtype == 'bfloat16')",
             "dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
         ),
+    ),
+    "Adapter": (Rule("self.dropout == 0.0", NO_ADAPTER_DROPOUT),),
+    "Student": (
+        Rule("has(self.model) != has(self.initialise)", "give exactly one of model and initialise"),
+        Rule("!has(self.adapter) || !has(self.freeze) || self.freeze.size() == 0", ADAPTER_FREEZES),
     ),
     "Objective": (
         Rule(
@@ -90,7 +112,19 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "distillationWeight and crossEntropyWeight are both 0: nothing would be learned",
         ),
     ),
-    "Training": (Rule("!has(self.steps) || !has(self.epochs)", "give at most one of steps and epochs"),),
+    "TorchOptimizer": tuple(
+        Rule(
+            f"!has(self.arguments) || !has(self.arguments.{argument}) || self.name in {list(optimizers)}",
+            wrong_optimizer(argument),
+        )
+        for argument, optimizers in OPTIMIZER_ARGUMENTS.items()
+    ),
+    "Optimizer": (Rule("!has(self.kind) || (self.kind == 'torch') == has(self.torch)", TORCH_IS_A_KIND),),
+    "Training": (
+        Rule("!has(self.steps) || !has(self.epochs)", "give at most one of steps and epochs"),
+        Rule(f"{_not_given('offload_optimizer')} || self.zeroStage > 0", OFFLOAD_OF_STATES),
+        Rule(f"{_not_given('offload_param')} || self.zeroStage == 3", OFFLOAD_OF_WEIGHTS),
+    ),
     "JobSpec": (
         Rule(
             "self.training.precision != 'float16' || self.student.gpusPerWorker > 0",
@@ -175,18 +209,24 @@ ALTERNATIVES: dict[str, list[Json]] = {
                 "data": {"required": ["evaluation"]},
                 "output": {"properties": {"select": {"minLength": 0}}},
                 "training": {"properties": {"stopAfterWorseEvaluations": {"minimum": 0}}},
+                "evaluation": {"properties": {"samples": {"properties": {"count": {"minimum": 0}}}}},
             }
         },
         {
             "properties": {
                 "output": {"properties": {"select": {"enum": ["last"]}}},
                 "training": {"properties": {"stopAfterWorseEvaluations": {"maximum": 0}}},
+                "evaluation": {"properties": {"samples": {"properties": {"count": {"maximum": 0}}}}},
             }
         },
     ],
 }
 """Schemas of which one must be met, by the name of the model: CEL doesn't see `data.evaluation`, whose type is open.
 The API server tells what is wrong with the one that fits best, so the first one also says what always holds."""
+
+EXACTLY_ONE: dict[str, list[str]] = {"Data": ["train", "sources"]}
+"""Fields of which exactly one must be given, by the name of the model, where CEL doesn't see one of them: the type of
+`data.train` is open."""
 
 CHANGEABLE = {
     "Teacher": {"replicas", "gpus", "maxBatchTokens"},

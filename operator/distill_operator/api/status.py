@@ -230,6 +230,8 @@ class SubjectScores(Reported):
     """Part of the held-out tokens where the most likely token is the teacher's."""
     perplexity: float | None = None
     """Perplexity on the held-out tokens."""
+    expected_calibration_error: float | None = None
+    """Expected calibration error on the held-out tokens, over 15 bins of confidence."""
     parameters: int | None = None
     """Number of weights."""
     tasks: dict[str, dict[str, float]] = Field(default={}, max_length=32)

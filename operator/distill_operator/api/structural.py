@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from distill_operator.api.rules import ALTERNATIVES, LIST_KEYS, LIST_SETS, RULES, Rule, key_rule
+from distill_operator.api.rules import ALTERNATIVES, EXACTLY_ONE, LIST_KEYS, LIST_SETS, RULES, Rule, key_rule
 
 Schema = dict[str, Any]
 
@@ -99,6 +99,7 @@ class _Converter:
             **({"required": plain["required"]} if plain.get("required") else {}),
             "properties": properties,
             **({"anyOf": ALTERNATIVES[name]} if name in ALTERNATIVES else {}),
+            **({"oneOf": [{"required": [field]} for field in EXACTLY_ONE[name]]} if name in EXACTLY_ONE else {}),
             **_validations(RULES.get(name, ())),
         }
 

@@ -56,6 +56,8 @@ def details(progress: Progress) -> str:
         parts.append(f"held-out {progress.held_out_loss:.4g}")
     if progress.wait_fraction is not None and progress.wait_fraction >= 0.005:
         parts.append(f"waiting for teacher {progress.wait_fraction:.0%}")
+    if progress.packing_efficiency is not None and progress.packing_efficiency < 0.995:
+        parts.append(f"padding {1 - progress.packing_efficiency:.0%}")
     if progress.reused:
         parts.append(f"{progress.reused} reused")
     if progress.message:

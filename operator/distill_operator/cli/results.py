@@ -9,6 +9,7 @@ from distill_runtime.contract.report import Report, Scores, TaskScores
 TASK_METRICS: list[tuple[str, Callable[[TaskScores], float | None]]] = [
     ("accuracy", lambda scores: scores.accuracy),
     ("macro F1", lambda scores: scores.macro_f1),
+    ("calibration error", lambda scores: scores.expected_calibration_error),
     ("exact match", lambda scores: scores.exact_match),
     ("token F1", lambda scores: scores.token_f1),
 ]
@@ -24,6 +25,7 @@ def score_rows(report: Report) -> list[Row]:
         _row("KL to the teacher (nats)", models, lambda scores: scores.kl_to_teacher, _four),
         _row("top-1 agreement", models, lambda scores: scores.top1_agreement, _percent),
         _row("perplexity", models, lambda scores: scores.perplexity, _four),
+        _row("calibration error", models, lambda scores: scores.expected_calibration_error, _percent),
     ]
     for task in report.teacher.tasks | report.student_after.tasks:
         rows += [_task_row(task, metric, read, models) for metric, read in TASK_METRICS]

@@ -59,6 +59,7 @@ def _scores(facts: SubjectFacts) -> SubjectScores:
         kl_to_teacher=finite(facts.kl),
         top1_agreement=finite(facts.top1),
         perplexity=finite(facts.perplexity),
+        expected_calibration_error=finite(facts.ece),
         parameters=facts.parameters,
         tasks=tasks,
     )

@@ -28,6 +28,7 @@ def data_uris(job: DistillJob) -> list[tuple[str, str]]:
     data = job.spec.data
     return [
         *_each("spec.data.train", data.train),
+        *((f"spec.data.sources[{index}].uri", source.uri) for index, source in enumerate(data.sources or [])),
         *_each("spec.data.evaluation", data.evaluation),
         *((f"spec.evaluation.tasks[{index}].data", task.data) for index, task in enumerate(job.spec.evaluation.tasks)),
     ]

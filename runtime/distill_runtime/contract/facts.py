@@ -12,8 +12,8 @@ from pydantic import ConfigDict, Field
 from distill_runtime.contract.outcome import Fact
 from distill_runtime.contract.sections import Section
 
-MOST_FACTS = 60
-"""Facts of one outcome: it takes a few more, but not many."""
+MOST_FACTS = 62
+"""Facts of an evaluation: an outcome takes two more."""
 FACTS_BYTES = 3500
 """Size of an evaluation's facts as JSON: with the rest of the outcome they fit into a termination message."""
 
@@ -116,6 +116,8 @@ class StudentFacts(RoleFacts):
     """Held-out loss of the exported weights."""
     wait_fraction: float = 0.0
     """Part of the time that the student waited for signals."""
+    packing_efficiency: float | None = None
+    """Part of the tokens of the student's rows that was no padding."""
     tokens_per_second: float = 0.0
     """Tokens a second over the whole training."""
 
@@ -131,6 +133,8 @@ class SubjectFacts(Section):
     """Mean KL(teacher || model) over the held-out targets, in nats. None for the teacher."""
     top1: float | None = None
     """Part of the held-out targets where its most likely token is the teacher's. None for the teacher."""
+    ece: float | None = None
+    """Expected calibration error on the held-out targets."""
     tasks: dict[str, dict[str, float]] = Field(default={})
     """Scores by task: `accuracy` and `macroF1`, or `exactMatch` and `tokenF1`."""
 
@@ -139,7 +143,7 @@ SUBJECTS = ("teacher", "studentBefore", "studentAfter")
 """Whose scores an evaluation tells, as the names of its facts begin."""
 METRICS = ("accuracy", "macroF1", "exactMatch", "tokenF1")
 """Scores of tasks, as the names of their facts end."""
-_SCALARS = ("parameters", "perplexity", "kl", "top1")
+_SCALARS = ("parameters", "perplexity", "kl", "top1", "ece")
 
 
 class EvaluateFacts(RoleFacts):

@@ -103,6 +103,8 @@ class Progress(Section):
     """The last held-out loss."""
     wait_fraction: float | None = Field(default=None, ge=0, le=1)
     """Part of the time that the student waited for signals."""
+    packing_efficiency: float | None = Field(default=None, ge=0, le=1)
+    """Part of the tokens of the student's rows that is no padding."""
     reused: int | None = None
     """Units that were there already and were not computed again."""
     message: str | None = Field(default=None, max_length=1024)

@@ -55,6 +55,17 @@ class Work(Section):
     output: Output = Output()
     """The distilled model."""
 
+    @property
+    def learns_from_teacher(self) -> bool:
+        """Does training read the teacher's signals?"""
+        return self.objective.distillation_weight > 0
+
+    @property
+    def compares_with_teacher(self) -> bool:
+        """Does the report tell the teacher's scores?"""
+        chosen = self.evaluation.compare_with_teacher
+        return self.learns_from_teacher if chosen is None else chosen
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.data.evaluation is None:
@@ -62,6 +73,8 @@ class Work(Section):
                 raise ValueError("output.select is best, which needs data.evaluation")
             if self.training.stop_after_worse_evaluations:
                 raise ValueError("training.stopAfterWorseEvaluations needs data.evaluation")
+            if self.evaluation.samples.count:
+                raise ValueError("evaluation.samples needs data.evaluation")
         if self.training.precision == "float16" and self.student.gpus_per_worker == 0:
             raise ValueError("training.precision float16 needs GPUs; use float32 or bfloat16 on processors")
         if self.training.precision in ("bfloat16", "float16") and self.training.zero_stage == 0:

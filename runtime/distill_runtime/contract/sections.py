@@ -47,6 +47,15 @@ class Teacher(Section):
     """Run Python code that the model's repository brings along. Leave it off unless you have read that code."""
 
 
+class InfluentialLayers(Section):
+    """The layers that change the teacher's states most (block influence, arXiv 2403.03853)."""
+
+    keep: int = Field(ge=1, le=1024)
+    """Number of layers to keep."""
+    sequences: int = Field(default=32, ge=1, le=4096)
+    """Training sequences over which the influence is measured; prepare runs the teacher over them on the processor."""
+
+
 class TeacherLayers(Section):
     """Which of the teacher's layers the student starts from."""
 
@@ -54,11 +63,13 @@ class TeacherLayers(Section):
     """Numbers of the layers to keep, counted from 0, in rising order."""
     every: int | None = Field(default=None, ge=2, le=64)
     """Keep every Nth layer: 0, N, 2N, …"""
+    by_influence: InfluentialLayers | None = None
+    """Keep the layers that change the teacher's states most."""
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
-        if (self.layers is None) == (self.every is None):
-            raise ValueError("give exactly one of layers and every")
+        if [self.layers, self.every, self.by_influence].count(None) != 2:
+            raise ValueError("give exactly one of layers, every and byInfluence")
         if self.layers is not None and sorted(set(self.layers)) != self.layers:
             raise ValueError("layers must rise and name each layer once")
         return self
@@ -88,6 +99,43 @@ class Initialise(Section):
         return self
 
 
+NO_ADAPTER_DROPOUT = (
+    "dropout must be 0: with dropout the result would depend on how the work is divided among workers and micro-batches"
+)
+
+
+class Adapter(Section):
+    """A low-rank adapter. It alone is trained; the model's own weights stay as they are."""
+
+    kind: Literal["lora", "dora"] = "lora"
+    """`lora`: W + s·B·A (arXiv 2106.09685). `dora`: the same with a trained length for each row of the weight
+    (arXiv 2402.09353)."""
+    rank: int = Field(default=16, ge=1, le=4096)
+    """Rank r of the adapter: rows of A, columns of B."""
+    alpha: int = Field(default=32, ge=1, le=65536)
+    """The scale s is alpha / rank."""
+    rank_stabilised: bool = False
+    """The scale s is alpha / √rank (arXiv 2312.03732)."""
+    target_modules: list[Annotated[str, StringConstraints(min_length=1, max_length=256)]] | None = Field(
+        default=None, min_length=1, max_length=256
+    )
+    """Names of the linear layers to adapt, as they end: `q_proj`, `layers.3.mlp.up_proj`. Unset: all but the output
+    head."""
+    dropout: float = Field(default=0.0, ge=0, le=1)
+    """Must be 0. It is here so that a configuration of another trainer that has it is refused with the reason."""
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Seed of A before training; B begins with 0."""
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> Self:
+        if self.dropout != 0:
+            raise ValueError(NO_ADAPTER_DROPOUT)
+        return self
+
+
+ADAPTER_FREEZES = "with adapter all of the model's own weights are frozen: leave freeze out"
+
+
 class Student(Section):
     """The model that is trained. Exactly one of `model` and `initialise`."""
 
@@ -95,6 +143,13 @@ class Student(Section):
     """A pretrained model to start from."""
     initialise: Initialise | None = None
     """How to make a model to start from."""
+    adapter: Adapter | None = None
+    """Train a low-rank adapter and not the model's own weights. The exported model has it merged; the adapter by itself
+    lies in `adapter` beside it."""
+    freeze: list[Annotated[str, StringConstraints(min_length=1, max_length=256)]] = Field(default=[], max_length=256)
+    """Weights that stay as they are: `embeddings` (the input embedding), `outputHead`, or patterns of the weights'
+    names in transformers, such as `model.layers.[0-3].*`. A head that is tied to the embedding is the same tensor: give
+    both or neither."""
     workers: int = Field(default=1, ge=1, le=1024)
     """Student workers: pods in a cluster, groups of processes on one machine."""
     gpus_per_worker: int = Field(default=1, ge=0, le=16)
@@ -106,6 +161,12 @@ class Student(Section):
     def _one_source(self) -> Self:
         if (self.model is None) == (self.initialise is None):
             raise ValueError("give exactly one of model and initialise")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.adapter is not None and self.freeze:
+            raise ValueError(ADAPTER_FREEZES)
         return self
 
 
@@ -120,13 +181,30 @@ class Columns(Section):
     """The answer to learn."""
     text: str = Field(default="text", min_length=1, max_length=128)
     """Plain text, learned as a whole."""
+    tools: str = Field(default="tools", min_length=1, max_length=128)
+    """Functions that a chat may call: a list of JSON schemas, or such a list as JSON text. The chat template gets them;
+    a row whose tools or calls it leaves out can't be used."""
+    teacher_context: str = Field(default="teacher_context", min_length=1, max_length=128)
+    """Text that only the teacher sees, in its system turn. Rows without it, or with an empty one, are the same for
+    both."""
+
+
+class DataSource(Section):
+    """Training data with a share of its own in an epoch."""
+
+    uri: Uri
+    """JSON Lines, CSV or Parquet files; `*`, `?` and `**` match many."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """How often an epoch reads its rows: 2 reads each twice, 0.5 reads half of them, others in the next epoch."""
 
 
 class Data(Section):
-    """What the student learns from, and what it is judged on."""
+    """What the student learns from, and what it is judged on. Exactly one of `train` and `sources`."""
 
-    train: Uri | Annotated[list[Uri], Field(min_length=1, max_length=256)]
+    train: Uri | Annotated[list[Uri], Field(min_length=1, max_length=256)] | None = None
     """Training data: JSON Lines, CSV or Parquet files; `*`, `?` and `**` match many."""
+    sources: list[DataSource] | None = Field(default=None, min_length=1, max_length=64)
+    """Training data in parts that are read more or less often than each other."""
     evaluation: Uri | Annotated[list[Uri], Field(min_length=1, max_length=256)] | None = None
     """Held-out data for the curves and the report: never trained on."""
     columns: Columns = Columns()
@@ -142,6 +220,22 @@ class Data(Section):
     prompt_format: Literal["auto", "chat", "plain"] = "auto"
     """How `prompt` and `completion` become one text: as a chat of two turns, or joined as they are with the end-of-text
     token behind. `auto`: chat where there is a chat template, else plain."""
+    targets: Literal["allAssistantTurns", "lastAssistantTurn"] = "allAssistantTurns"
+    """Which turns of a chat are learned: all of the assistant's, or the last one alone."""
+    system_prompt: str | None = Field(default=None, min_length=1, max_length=16384)
+    """A system turn for chats that have none; a chat's own stays as it is. Tasks are asked with it too. Rows of plain
+    text can't be used with it."""
+    teacher_prompt: str | None = Field(default=None, min_length=1, max_length=16384)
+    """What only the teacher is told, in its system turn behind what is there. The student learns to answer so without
+    it. Tasks are asked without it."""
+    teacher_max_length: int | None = Field(default=None, ge=2, le=1_048_576)
+    """Longest sequence in tokens as the teacher reads it, with what only it sees. Unset: `maxLength`."""
+
+    @model_validator(mode="after")
+    def _one_training_set(self) -> Self:
+        if (self.train is None) == (self.sources is None):
+            raise ValueError("give exactly one of train and sources")
+        return self
 
 
 class Storage(Section):
@@ -247,7 +341,7 @@ class Objective(Section):
     """What the divergences are multiplied by. `squared`: T², which keeps the size of their gradients comparable between
     temperatures. `none`: 1."""
     distillation_weight: float = Field(default=1.0, ge=0, le=1000)
-    """Weight of the divergences. 0: plain supervised fine-tuning, for which the teacher's signals are not read."""
+    """Weight of the divergences. 0: plain supervised fine-tuning, for which no teacher is started."""
     cross_entropy_weight: float = Field(default=0.0, ge=0, le=1000)
     """Weight of the cross entropy on the data."""
     chunk_tokens: int | None = Field(default=None, ge=1, le=65536)
@@ -260,21 +354,100 @@ class Objective(Section):
         return self
 
 
+OPTIMIZER_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "betas": ("Adam", "AdamW", "Adamax", "NAdam", "RAdam"),
+    "eps": ("Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"),
+    "amsgrad": ("Adam", "AdamW"),
+    "momentum": ("RMSprop", "SGD"),
+    "dampening": ("SGD",),
+    "nesterov": ("SGD",),
+    "alpha": ("RMSprop",),
+    "centered": ("RMSprop",),
+    "rho": ("Adadelta",),
+    "momentum_decay": ("NAdam",),
+    "decoupled_weight_decay": ("Adam", "NAdam", "RAdam"),
+}
+"""Arguments of torch's optimizers, and which of them have each."""
+TORCH_IS_A_KIND = "torch is given exactly when kind is torch"
+
+
+def wrong_optimizer(argument: str) -> str:
+    """What is said of an argument that the optimizer doesn't have."""
+    *others, last = OPTIMIZER_ARGUMENTS[argument]
+    names = f"{', '.join(others)} and {last}" if others else last
+    return f"{argument} is an argument of {names} only"
+
+
+class OptimizerArguments(Section):
+    """Arguments by torch's own names; torch's defaults for those that aren't given."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = None
+    """Decay of the moments."""
+    eps: float | None = Field(default=None, gt=0, le=1)
+    """Added to the denominator."""
+    amsgrad: bool | None = None
+    """Divide by the largest second moment so far."""
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    """Momentum."""
+    dampening: float | None = Field(default=None, ge=0, le=1)
+    """Dampening of the momentum."""
+    nesterov: bool | None = None
+    """Nesterov's momentum; needs momentum, and no dampening."""
+    alpha: float | None = Field(default=None, ge=0, lt=1)
+    """Decay of the second moment."""
+    centered: bool | None = None
+    """Divide by the variance, not the second moment."""
+    rho: float | None = Field(default=None, ge=0, lt=1)
+    """Decay of the two means."""
+    momentum_decay: float | None = Field(default=None, ge=0, le=1)
+    """How fast the momentum rises."""
+    decoupled_weight_decay: bool | None = None
+    """Take weight decay off the weights, as AdamW does, and not add it to the gradients."""
+
+
+class TorchOptimizer(Section):
+    """An optimizer of `torch.optim` that works on each number of a weight by itself, as ZeRO needs it, and whose steps
+    depend on the job's learning rate alone."""
+
+    name: Literal["Adadelta", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD"]
+    """Its class."""
+    arguments: OptimizerArguments = OptimizerArguments()
+    """Its arguments. Learning rate and weight decay are fields of `optimizer`."""
+
+    @model_validator(mode="after")
+    def _known_arguments(self) -> Self:
+        for argument in self.arguments.model_dump(exclude_none=True):
+            if self.name not in OPTIMIZER_ARGUMENTS[argument]:
+                raise ValueError(wrong_optimizer(argument))
+        return self
+
+
 class Optimizer(Section):
     """How gradients become steps."""
 
-    kind: Literal["adamw", "sgd"] = "adamw"
-    """`adamw`, or `sgd` without momentum."""
+    kind: Literal["adamw", "sgd", "torch"] = "adamw"
+    """`adamw`, `sgd` without momentum, or `torch`: the one that `torch` names."""
+    torch: TorchOptimizer | None = None
+    """Another optimizer of torch, for kind `torch`."""
     learning_rate: float = Field(default=1e-4, gt=0, le=100)
     """Peak learning rate."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
-    """Decoupled weight decay of matrices; biases and norms have none."""
+    """Weight decay of matrices; biases and norms have none. Decoupled for `adamw` and `sgd`; for `torch` as torch's
+    optimizer does it."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """Decay of the moments (AdamW)."""
     epsilon: float = Field(default=1e-8, gt=0, le=1)
     """Added to the denominator (AdamW)."""
     max_gradient_norm: float = Field(default=1.0, ge=0, le=1e9)
     """Gradients are clipped to this norm. 0: never."""
+
+    @model_validator(mode="after")
+    def _torch_is_a_kind(self) -> Self:
+        if (self.kind == "torch") != (self.torch is not None):
+            raise ValueError(TORCH_IS_A_KIND)
+        return self
 
 
 class Schedule(Section):
@@ -288,6 +461,67 @@ class Schedule(Section):
     """Where the decay ends, as a part of the peak."""
 
 
+class Offload(Section):
+    """What is kept in the worker's main memory and not on its GPU."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    device: Literal["cpu"] = "cpu"
+    """Main memory."""
+    pin_memory: bool = False
+    """Pin the memory: faster copies, and memory that can't be swapped."""
+
+
+class ZeroOptimization(Section):
+    """DeepSpeed's `zero_optimization`, by its own names; DeepSpeed's defaults for those that aren't given."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    contiguous_gradients: bool | None = None
+    """Copy gradients to one buffer as they are made."""
+    reduce_scatter: bool | None = None
+    """Reduce and scatter gradients, and not reduce them all."""
+    reduce_bucket_size: int | None = Field(default=None, ge=1, le=2**40)
+    """Numbers that are reduced at a time."""
+    allgather_partitions: bool | None = None
+    """Gather weights, and not broadcast them."""
+    allgather_bucket_size: int | None = Field(default=None, ge=1, le=2**40)
+    """Numbers that are gathered at a time."""
+    overlap_comm: bool | None = None
+    """Reduce gradients while the backward pass goes on."""
+    round_robin_gradients: bool | None = None
+    """Stages 1 and 2: spread the copying of gradients over the ranks."""
+    sub_group_size: int | None = Field(default=None, ge=1, le=2**40)
+    """Stage 3: numbers that the optimizer steps at a time."""
+    stage3_prefetch_bucket_size: int | None = Field(default=None, ge=0, le=2**40)
+    """Numbers of weights that are fetched ahead."""
+    stage3_param_persistence_threshold: int | None = Field(default=None, ge=0, le=2**40)
+    """Weights with fewer numbers aren't divided."""
+    stage3_max_live_parameters: int | None = Field(default=None, ge=0, le=2**40)
+    """Numbers of weights that are whole on a rank at a time."""
+    stage3_max_reuse_distance: int | None = Field(default=None, ge=0, le=2**40)
+    """A weight that is used again within this many numbers stays whole."""
+    offload_optimizer: Offload | None = None
+    """Keep the optimizer's states and the float32 weights in main memory; needs zeroStage 1 or more."""
+    offload_param: Offload | None = None
+    """Keep the weights in main memory; needs zeroStage 3."""
+
+
+class DeepSpeed(Section):
+    """Keys of DeepSpeed's own configuration that change memory and speed, and not the result. Everything else in it
+    (batch sizes, accumulation, the ZeRO stage, precision, clipping, optimizer, schedule, checkpoints) follows from
+    other fields and can't be given here."""
+
+    model_config = ConfigDict(alias_generator=None)
+
+    zero_optimization: ZeroOptimization = ZeroOptimization()
+    """How ZeRO divides and gathers."""
+
+
+OFFLOAD_OF_STATES = "offload_optimizer needs zeroStage 1 or more"
+OFFLOAD_OF_WEIGHTS = "offload_param needs zeroStage 3"
+
+
 class Training(Section):
     """How the student is trained. At most one of `steps` and `epochs`; one epoch if neither is given."""
 
@@ -299,6 +533,9 @@ class Training(Section):
     """Sequences of one optimizer step, over all workers."""
     micro_batch: int = Field(default=4, ge=1, le=65536)
     """Rows that one process reads at a time. Doesn't change the result."""
+    micro_batch_tokens: int | None = Field(default=None, ge=2, le=16_777_216)
+    """Tokens, padding included, that one process reads at a time, in the place of `microBatch`: many short rows or few
+    long ones. A longer row is read alone. Doesn't change the result."""
     packing: bool = True
     """Put several sequences into one row. Doesn't change the result; refused where the model's attention crosses
     sequences."""
@@ -312,6 +549,8 @@ class Training(Section):
     has no 16-bit training."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """What DeepSpeed divides between the processes: 1 optimizer states, 2 gradients too, 3 weights too."""
+    deepspeed: DeepSpeed = DeepSpeed()
+    """More of DeepSpeed's configuration, for memory and speed. Doesn't change the result."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
@@ -335,6 +574,18 @@ class Training(Section):
             raise ValueError("give at most one of steps and epochs")
         return self
 
+    @model_validator(mode="after")
+    def _offload_of_what_is_divided(self) -> Self:
+        zero = self.deepspeed.zero_optimization
+        if zero.offload_optimizer is not None and self.zero_stage == 0:
+            raise ValueError(OFFLOAD_OF_STATES)
+        if zero.offload_param is not None and self.zero_stage != 3:
+            raise ValueError(OFFLOAD_OF_WEIGHTS)
+        return self
+
+
+LabelNormalisation = Literal["none", "tokens", "characters", "bytes"]
+
 
 class ClassificationTask(Section):
     """Classification by label scoring: the label whose text is the most likely answer to the prompt wins."""
@@ -355,6 +606,10 @@ class ClassificationTask(Section):
     """All labels. Unset: those that occur in the data."""
     prompt_template: str = Field(default="{prompt}", max_length=8192)
     """Text around the question; `{prompt}` stands for it."""
+    normalisation: LabelNormalisation = "none"
+    """What a label's log-probability is divided by before labels are compared: `none` (lm-evaluation-harness's `acc`);
+    its `tokens`, the end of the turn included; the `characters` (`acc_norm`) or UTF-8 `bytes` (`acc_bytes`) of its
+    text."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many rows."""
 
@@ -385,11 +640,27 @@ class QuestionAnsweringTask(Section):
 Task = Annotated[ClassificationTask | QuestionAnsweringTask, Field(discriminator="kind")]
 
 
+class Samples(Section):
+    """Answers of teacher, student before and student after side by side in the report, generated greedily."""
+
+    count: int = Field(default=0, ge=0, le=64)
+    """How many of the held-out rows are answered: the first ones. 0: none."""
+    max_new_tokens: int = Field(default=128, ge=1, le=8192)
+    """Longest answer in tokens."""
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """What generates the answers."""
+
+
 class Evaluation(Section):
     """What the report says of teacher, student before and student after, beside KL, agreement and perplexity."""
 
     tasks: list[Task] = Field(default=[], max_length=32)
     """Tasks to score."""
+    samples: Samples = Samples()
+    """Answers to show."""
+    compare_with_teacher: bool | None = None
+    """Score the teacher too, and tell KL and agreement with it. Unset: where `objective.distillationWeight` is above 0.
+    A job that neither learns from the teacher nor is compared with it starts none."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

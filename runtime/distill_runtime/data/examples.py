@@ -1,4 +1,4 @@
-"""Examples of an evaluation task, as `prepare` stores them for whoever scores a model on them."""
+"""Examples of an evaluation task, or samples, as `prepare` stores them for whoever asks a model."""
 
 from typing import Literal
 
@@ -14,15 +14,16 @@ class TaskExamples(Record):
     """
 
     name: str
-    kind: Literal["classification", "questionAnswering"]
+    kind: Literal["classification", "questionAnswering", "samples"]
     labels: list[str]
     """Classification: all labels, in the order of the plan. Else empty."""
     prompts: list[str]
-    """The question of each example, as the user would write it."""
+    """The question of each example, as the user would write it; of samples the whole prompt with its special tokens."""
     prompt_ids: list[list[int]]
     """Ids of each prompt, chat template and generation prompt included."""
     answers: list[list[str]]
-    """Right answers of each example: one label for classification, one or more texts for question answering."""
+    """Right answers of each example: one label for classification, one or more texts for question answering, the data's
+    own for samples."""
     stop_token_ids: list[int]
     """Ids that end a generated answer."""
     max_new_tokens: int

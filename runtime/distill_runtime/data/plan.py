@@ -1,6 +1,7 @@
 """The plan: tokenised sequences in the store, in shards, under the digest of what made them.
 
-plans/<digest>/parts/<sha256>.safetensors   ids, target_mask, offsets and row numbers of one shard
+plans/<digest>/parts/<sha256>.safetensors   ids, target_mask, offsets and row numbers of one shard; where a teacher
+                                            reads other ids, teacher_ids, teacher_target_mask, teacher_offsets too
 plans/<digest>/manifest.json                written last: a plan without it does not exist
 """
 
@@ -9,7 +10,9 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +22,10 @@ from safetensors.numpy import load, save
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.digests import digest_of_bytes
 from distill_runtime.errors import RetryError
-from distill_runtime.prepared import PlanReference, Record
+from distill_runtime.prepared import PlanReference, Record, SourceCounts
 from distill_runtime.store.base import ObjectCorrupt, ObjectMissing, ObjectStore
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Part of every plan's digest: raised when the same inputs would give another plan."""
 SHARDS_HELD = 64
 """Decoded shards that one reader keeps in memory."""
@@ -36,11 +39,18 @@ class PlanShard(Record):
     key: str
     sha256: str
     digest: str
-    """Digest of its sequences alone: what names the shard's signals."""
+    """Digest of what the teacher reads of its sequences, alone: what names the shard's signals."""
     lengths: list[int]
     """Tokens of each sequence."""
     targets: list[int]
     """Targets of each sequence."""
+    teacher_lengths: list[int] = Field(default=[])
+    """Tokens of what the teacher reads of each sequence; empty where those are `lengths`."""
+
+    @property
+    def read_by_teacher(self) -> list[int]:
+        """Tokens of what the teacher reads of each sequence."""
+        return self.teacher_lengths or self.lengths
 
 
 class PlanManifest(Record):
@@ -51,6 +61,8 @@ class PlanManifest(Record):
     shards: list[PlanShard]
     report: dict[str, int | float | str] = Field(default={})
     """Counts of rows read, dropped, truncated, bad."""
+    sources: list[SourceCounts] = Field(default=[])
+    """Counts of each source of training or held-out data, in the order of the data."""
 
 
 def write_plan(
@@ -60,8 +72,10 @@ def write_plan(
     *,
     shard_sequences: int,
     report: dict[str, int | float | str] | None = None,
+    sources: list[SourceCounts] | None = None,
 ) -> PlanReference:
-    """Writes sequences, each with the number of its row, as a plan. `report` is read after the last sequence."""
+    """Writes sequences, each with the number of its row, as a plan. `report` and `sources` are read after the last
+    sequence."""
     shards: list[PlanShard] = []
     whole = hashlib.sha256()
     for block in _blocks(sequences, shard_sequences):
@@ -71,7 +85,7 @@ def write_plan(
         store.put(part, data)
         content = hashlib.sha256()
         for _, sequence in block:
-            content.update(bytes.fromhex(sequence.digest))
+            content.update(bytes.fromhex(sequence.for_teacher.digest))
             whole.update(bytes.fromhex(sequence.digest))
         shards.append(
             PlanShard(
@@ -80,9 +94,10 @@ def write_plan(
                 digest=content.hexdigest(),
                 lengths=[sequence.length for _, sequence in block],
                 targets=[len(sequence.targets) for _, sequence in block],
+                teacher_lengths=_teacher_lengths(block),
             )
         )
-    manifest = PlanManifest(data_digest=whole.hexdigest(), shards=shards, report=report or {})
+    manifest = PlanManifest(data_digest=whole.hexdigest(), shards=shards, report=report or {}, sources=sources or [])
     store.put(f"{key}/manifest.json", manifest.model_dump_json().encode())
     return reference_to(key, manifest)
 
@@ -130,6 +145,8 @@ class Plan:
             [n for s in manifest.shards for n in s.targets], dtype=np.int64
         )
         """Targets of each sequence. [sequences]"""
+        self.longest_for_teacher: int = max(n for s in manifest.shards for n in s.read_by_teacher)
+        """Tokens of the longest sequence as the teacher reads it."""
         self._starts = np.concatenate([[0], np.cumsum(self.shard_sizes)])
         self._store = store
         self._held: OrderedDict[int, list[Sequence]] = OrderedDict()
@@ -189,20 +206,41 @@ def _blocks(sequences: Iterable[tuple[int, Sequence]], size: int) -> Iterator[li
         yield block
 
 
+def _teacher_lengths(block: list[tuple[int, Sequence]]) -> list[int]:
+    if all(sequence.teacher is None for _, sequence in block):
+        return []
+    return [sequence.for_teacher.length for _, sequence in block]
+
+
 def _encode(block: list[tuple[int, Sequence]]) -> bytes:
-    offsets = np.cumsum([0] + [sequence.length for _, sequence in block], dtype=np.int64)
-    return save(
-        {
-            "ids": np.concatenate([sequence.ids.astype(np.int32) for _, sequence in block]),
-            "target_mask": np.concatenate([sequence.target_mask.astype(np.uint8) for _, sequence in block]),
-            "offsets": offsets,
-            "row": np.array([row for row, _ in block], dtype=np.int64),
-        }
-    )
+    sequences = [sequence for _, sequence in block]
+    tensors = {**_tensors(sequences), "row": np.array([row for row, _ in block], dtype=np.int64)}
+    if any(sequence.teacher is not None for sequence in sequences):
+        nothing = Sequence(ids=np.zeros(0, np.int32), target_mask=np.zeros(0, np.bool_))
+        readings = _tensors([sequence.teacher or nothing for sequence in sequences])
+        tensors |= {f"teacher_{name}": tensor for name, tensor in readings.items()}
+    return save(tensors)
+
+
+def _tensors(sequences: list[Sequence]) -> dict[str, NDArray[Any]]:
+    return {
+        "ids": np.concatenate([sequence.ids.astype(np.int32) for sequence in sequences]),
+        "target_mask": np.concatenate([sequence.target_mask.astype(np.uint8) for sequence in sequences]),
+        "offsets": np.cumsum([0] + [sequence.length for sequence in sequences], dtype=np.int64),
+    }
 
 
 def _decode(data: bytes) -> Iterator[Sequence]:
     tensors = load(data)
-    offsets = tensors["offsets"]
-    for start, end in pairwise(offsets):
-        yield Sequence(ids=tensors["ids"][start:end], target_mask=tensors["target_mask"][start:end].astype(np.bool_))
+    own = _readings(tensors, "")
+    if "teacher_ids" not in tensors:
+        yield from own
+        return
+    for sequence, teacher in zip(own, _readings(tensors, "teacher_"), strict=True):
+        yield replace(sequence, teacher=teacher) if teacher.length else sequence
+
+
+def _readings(tensors: dict[str, NDArray[Any]], prefix: str) -> Iterator[Sequence]:
+    ids, mask = tensors[f"{prefix}ids"], tensors[f"{prefix}target_mask"]
+    for start, end in pairwise(tensors[f"{prefix}offsets"]):
+        yield Sequence(ids=ids[start:end], target_mask=mask[start:end].astype(np.bool_))

@@ -192,8 +192,15 @@ def _parquet(uri: str, stream: BinaryIO, columns: Collection[str] | None) -> Ite
             # A batch without any column still knows its rows: each is reported as one that lacks its columns.
             for values in batch.to_pylist() if present else [{} for _ in range(batch.num_rows)]:
                 number += 1
-                yield Row(uri, number, values)
+                yield Row(uri, number, {name: _without_nulls(value) for name, value in values.items()})
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(
             f"{uri} is no readable Parquet file: {str(error).splitlines()[0]}", reason="BrokenFile"
         ) from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """Parquet gives every object of a column the fields of all of them: those that one lacks are null there."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 Message = dict[str, Any]
 Render = Callable[[list[Message], bool], str]
@@ -27,12 +27,18 @@ class Rendered:
     spans: tuple[tuple[int, int], ...]
     """[begin, end) of each stretch of targets, in characters, rising."""
     chat: bool
-    """Rendered by a chat template: all special tokens are in the text. Else the tokenizer's own are added before it,
-    and the end-of-text token behind it."""
+    """Rendered by a chat template. Else the end-of-text token comes behind it."""
+    teacher: "Rendered | None" = None
+    """The text that the teacher reads, where that is another one; as many spans, which hold the same."""
 
 
-def assistant_spans(messages: list[Message], render: Render, special: re.Pattern[str]) -> Rendered:
-    """Renders a chat and finds what the assistant says in it.
+def assistant_spans(
+    messages: list[Message],
+    render: Render,
+    special: re.Pattern[str],
+    which: Literal["allAssistantTurns", "lastAssistantTurn"] = "allAssistantTurns",
+) -> Rendered:
+    """Renders a chat and finds what the assistant says in it, in all of its turns or in the last one.
 
     A span begins after the generation prompt, so nothing of that is a target, nor is an empty `<think></think>` that
     the template puts before an answer. It ends with the last special token of the turn (matched by `special`), which
@@ -49,9 +55,9 @@ def assistant_spans(messages: list[Message], render: Render, special: re.Pattern
     """
     whole = render(messages, False)
     spans: list[tuple[int, int]] = []
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
+    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    for number in turns if which == "allAssistantTurns" else turns[-1:]:
+        message = messages[number]
         if number == 0:
             raise RowError("the chat begins with the assistant: there is nothing that it answers")
         last = number == len(messages) - 1

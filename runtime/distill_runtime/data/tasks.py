@@ -19,6 +19,8 @@ from distill_runtime.errors import UserError
 
 TASKS_VERSION = 1
 """Part of every task's digest: raised when the same rows would give other examples."""
+CHOSEN_LATER = {"normalisation"}
+"""Fields of a task that change how stored scores are read, and neither examples nor scores."""
 PLACEHOLDER = "{prompt}"
 """What stands for the question in a prompt template."""
 BATCH_ROWS = 256

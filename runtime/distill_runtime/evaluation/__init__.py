@@ -2,7 +2,8 @@
 
 - `results`: what is stored, under the digest of what made it; light, since `prepare` asks what is missing.
 - `scoring`: KL, agreement, perplexity and labels from states and heads; `generation`: answers, by a child process.
-- `subjects`: the scores of one model after the other; `job`: all of a job; `metrics`: from predictions to numbers.
+- `subjects`: the scores of one model after the other; `job`: all of a job; `labels`, `calibration`, `metrics`: from
+  what is stored to numbers.
 - `sharing`: replicas that make results together.
 - `assembly`, `report`, `charts`, `formatting`: the report and its page; `publishing`: where they go.
 

@@ -3,9 +3,9 @@
 from pydantic.alias_generators import to_snake
 
 from distill_runtime.contract.facts import METRICS, EvaluateFacts, SubjectFacts
-from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
+from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, SourceReport, TaskScores
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective
+from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective, Optimizer, Student
 from distill_runtime.prepared import Prepared
 from distill_runtime.process import Facts
 from distill_runtime.signals.addresses import plan_references, signal_bytes
@@ -22,6 +22,7 @@ DIVERGENCES: dict[DivergenceKind, str] = {
     "totalVariation": "total variation",
     "teacherTop1": "cross entropy on the teacher's top-1",
 }
+ADAPTERS = {"lora": "LoRA", "dora": "DoRA"}
 
 
 def assemble(
@@ -31,10 +32,12 @@ def assemble(
     teacher: Scores,
     before: Scores,
     after: Scores,
+    samples: list[Sample],
     curves: list[CurvePoint],
     steps: int,
     exported_step: int,
     model: str,
+    packing_efficiency: float | None = None,
 ) -> Report:
     """The report of a job."""
     return Report(
@@ -49,9 +52,11 @@ def assemble(
         steps=steps,
         exported_step=exported_step,
         data=prepared.report,
+        sources=[SourceReport(**source.model_dump()) for source in prepared.sources],
         signal=_signal(config, prepared),
-        training=_training(config, prepared),
+        training=_training(config, prepared, packing_efficiency),
         curves=curves,
+        samples=samples,
         model=model,
     )
 
@@ -80,6 +85,26 @@ def objective_in_words(objective: Objective) -> str:
 
 def _in_words(term: Divergence) -> str:
     return DIVERGENCES[term.kind].format(beta=term.beta, alpha=term.alpha, head_mass=term.head_mass)
+
+
+def trained_in_words(student: Student) -> str:
+    """Which of the student's weights are trained: `all weights`, `all but embeddings`, `a LoRA adapter of rank 16,
+    alpha 32`."""
+    adapter = student.adapter
+    if adapter is None:
+        return f"all but {', '.join(student.freeze)}" if student.freeze else "all weights"
+    stabilised = ", rank-stabilised" if adapter.rank_stabilised else ""
+    where = f" in {', '.join(adapter.target_modules)}" if adapter.target_modules else ""
+    return f"a {ADAPTERS[adapter.kind]} adapter of rank {adapter.rank}, alpha {adapter.alpha}{stabilised}{where}"
+
+
+def optimizer_in_words(optimizer: Optimizer) -> str:
+    """The optimizer: `adamw`, or `RMSprop (momentum 0.9)`."""
+    if optimizer.torch is None:
+        return optimizer.kind
+    given = optimizer.torch.arguments.model_dump(exclude_none=True)
+    arguments = ", ".join(f"{name} {value}" for name, value in given.items())
+    return f"{optimizer.torch.name} ({arguments})" if arguments else optimizer.torch.name
 
 
 def _weight(weight: float) -> str:
@@ -116,14 +141,15 @@ def _row(row: RowFormat) -> dict[str, Value]:
             return {"kind": row.kind, "samples": row.width}
 
 
-def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
+def _training(config: RunConfig, prepared: Prepared, packing_efficiency: float | None) -> dict[str, Value]:
     training, student = config.work.training, config.work.student
     optimizer, schedule = training.optimizer, training.schedule
     warmup = f", {schedule.warmup_steps} steps of warm-up" if schedule.warmup_steps else ""
     clipping = f"{optimizer.max_gradient_norm:g}" if optimizer.max_gradient_norm else "none"
     length: dict[str, Value] = {} if training.steps is not None else {"epochs": training.epochs or 1.0}
     return {
-        "optimizer": optimizer.kind,
+        "trained": trained_in_words(student),
+        "optimizer": optimizer_in_words(optimizer),
         "learningRate": optimizer.learning_rate,
         "schedule": f"{schedule.kind}{warmup}",
         "weightDecay": optimizer.weight_decay,
@@ -134,8 +160,13 @@ def _training(config: RunConfig, prepared: Prepared) -> dict[str, Value]:
         "precision": prepared.training_precision,
         "workers": student.workers,
         "gpusPerWorker": student.gpus_per_worker,
-        "microBatch": training.micro_batch,
+        **(
+            {"microBatch": training.micro_batch}
+            if training.micro_batch_tokens is None
+            else {"microBatchTokens": training.micro_batch_tokens}
+        ),
         "packing": "yes" if training.packing else "no",
+        **({} if packing_efficiency is None else {"packingEfficiency": round(packing_efficiency, 4)}),
         "zeroStage": training.zero_stage,
         "seed": training.seed,
         "exportedWeights": config.work.output.select,
@@ -162,6 +193,7 @@ def _subject(scores: Scores, *, compared: bool = True) -> SubjectFacts:
         perplexity=_rounded(scores.perplexity),
         kl=_rounded(scores.kl_to_teacher) if compared else None,
         top1=_rounded(scores.top1_agreement) if compared else None,
+        ece=_rounded(scores.expected_calibration_error),
         tasks={name: _metrics(task) for name, task in scores.tasks.items()},
     )
 

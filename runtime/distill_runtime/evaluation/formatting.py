@@ -5,6 +5,7 @@ import math
 MISSING = "–"
 MINUS = "\u2212"
 _LARGE = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -75,6 +76,11 @@ def duration(seconds: float | None) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def visible(text: str) -> str:
+    """Text of a model as it can be shown: control characters, which HTML has no place for, as their pictures."""
+    return text.translate(_PICTURES)
 
 
 def words(name: str) -> str:

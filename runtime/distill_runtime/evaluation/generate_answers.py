@@ -62,7 +62,7 @@ def check_request(request: GenerationRequest) -> None:
     """
     if request.engine == "transformers" and request.gpus > 1:
         raise UserError(
-            f"evaluation.tasks[{request.task}].engine is transformers, which runs on one GPU, but the model has "
+            f"{request.field}.engine is transformers, which runs on one GPU, but the model has "
             f"{request.gpus}: set it to vllm.",
             reason="TooManyGpus",
         )
@@ -73,7 +73,7 @@ def check_request(request: GenerationRequest) -> None:
     for example, prompt in enumerate(request.prompts):
         if len(prompt) + request.max_new_tokens > longest:
             raise UserError(
-                f"evaluation.tasks[{request.task}]: the prompt of example {example} has {len(prompt)} tokens, which "
+                f"{request.field}: the prompt of example {example} has {len(prompt)} tokens, which "
                 f"with maxNewTokens {request.max_new_tokens} is more than the {longest} that the model {request.model} "
                 f"reads: shorten the prompt or lower maxNewTokens.",
                 reason="PromptTooLong",
@@ -123,8 +123,8 @@ def vllm_answers(request: GenerationRequest) -> Iterator[tuple[int, list[int]]]:
         )
     except ValueError as error:
         raise UserError(
-            f"evaluation.tasks[{request.task}]: vLLM can't run {request.model} ({str(error).splitlines()[0]}): set the "
-            "task's engine to transformers.",
+            f"{request.field}: vLLM can't run {request.model} ({str(error).splitlines()[0]}): set its engine to "
+            "transformers.",
             reason="EngineRefused",
         ) from error
     sampling = SamplingParams(

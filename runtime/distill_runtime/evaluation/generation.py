@@ -1,4 +1,5 @@
-"""Generated answers of a model to the prompts of a question answering task, greedily, by a process of their own.
+"""Generated answers of a model to the prompts of a question answering task, or samples, greedily, by a process of their
+own.
 
 An engine that has ended gives all its memory back only with its process, and a pooling engine can't generate: so each
 model's answers are made by a child (`generate_answers`), which is asked by a file and answers into a file.
@@ -37,8 +38,8 @@ class GenerationRequest(_Message):
 
     model: str
     """Folder of the model and its tokenizer."""
-    task: str
-    """Name of the task, for messages."""
+    field: str
+    """What of the spec this is for, for messages: `evaluation.tasks[capitals]`."""
     engine: Literal["vllm", "transformers"]
     dtype: ResolvedPrecision
     gpus: int
@@ -91,7 +92,7 @@ def generate_answers(request: GenerationRequest, *, progress: Callable[[int], No
             raise UserError(said.message, reason=said.reason)
         if code != ExitCode.FINISHED:
             raise RetryError(
-                f"the {request.engine} engine that answers the questions of task {request.task} ended with code "
+                f"the {request.engine} engine that answers the questions of {request.field} ended with code "
                 f"{code}; its log is above.",
                 reason="GenerationFailed",
             )
@@ -135,13 +136,13 @@ def _read_answers(path: Path, request: GenerationRequest) -> list[str]:
                 texts[answer.example] = answer.text
     except ValidationError as error:
         raise RetryError(
-            f"the answers of the {request.engine} engine for task {request.task} can't be read.",
+            f"the answers of the {request.engine} engine for {request.field} can't be read.",
             reason="GenerationFailed",
         ) from error
     if sorted(texts) != list(range(len(request.prompts))):
         raise RetryError(
-            f"the {request.engine} engine gave {len(texts)} answers to the {len(request.prompts)} questions of task "
-            f"{request.task}.",
+            f"the {request.engine} engine gave {len(texts)} answers to the {len(request.prompts)} questions of "
+            f"{request.field}.",
             reason="GenerationFailed",
         )
     return [texts[example] for example in range(len(request.prompts))]

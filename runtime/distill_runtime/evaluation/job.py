@@ -9,7 +9,8 @@ from distill_runtime import layout
 from distill_runtime.artifacts import fetch_folder
 from distill_runtime.contract import environment
 from distill_runtime.contract.facts import TeacherFacts
-from distill_runtime.contract.report import Report
+from distill_runtime.contract.report import Report, Sample, Scores
+from distill_runtime.contract.report import Subject as WhoseScores
 from distill_runtime.contract.run import Role, RunConfig
 from distill_runtime.errors import RetryError
 from distill_runtime.evaluation.assembly import assemble, facts_of
@@ -18,7 +19,7 @@ from distill_runtime.evaluation.results import (
     ModelIdentity,
     Predictions,
     answers_key,
-    question_answering,
+    generated,
     read_result,
     teacher_identity,
 )
@@ -66,7 +67,7 @@ class EvaluationJob:
         subject = self._teacher()
         makers = {
             answers_key(subject.identity, task, settings): partial(self._evaluator.answers, subject, task, settings)
-            for task, settings in question_answering(self._config, self._prepared)
+            for task, settings in generated(self._config, self._prepared)
         }
         shared = SharedResults(
             self._store,
@@ -108,8 +109,9 @@ class EvaluationJob:
 
     def _report(self, finished: Finished) -> Report:
         # The trained student comes first: what is wrong with it should not wait for the others.
-        after = self._evaluator.student(self._trained(finished))
-        before = self._evaluator.student(self._initial())
+        trained, initial = self._trained(finished), self._initial()
+        after = self._evaluator.student(trained)
+        before = self._evaluator.student(initial)
         teacher = self._evaluator.teacher(self._teacher())
         return assemble(
             self._config,
@@ -117,24 +119,43 @@ class EvaluationJob:
             teacher=teacher,
             before=before,
             after=after,
+            samples=self._samples(before=initial, after=trained),
             curves=read_curves(self._store, self._prepared.training_digest),
             steps=finished.steps,
             exported_step=finished.exported_step,
             model=model_uri(self._store, self._config, finished.model),
+            packing_efficiency=finished.packing_efficiency,
         )
 
+    def _samples(self, *, before: Subject, after: Subject) -> list[Sample]:
+        task, settings = self._prepared.samples, self._config.work.evaluation.samples
+        if task is None:
+            return []
+        examples = self._evaluator.examples(task)
+        of_after, of_before = (self._evaluator.answers(subject, task, settings).texts for subject in (after, before))
+        of_teacher: list[str] | list[None] = [None] * len(examples.prompts)
+        if self._prepared.compares_with_teacher:
+            of_teacher = self._evaluator.teacher_answers(task, settings).texts
+        rows = zip(examples.prompts, examples.answers, of_teacher, of_before, of_after, strict=True)
+        return [
+            Sample(prompt=prompt, reference=right[0], teacher=teacher, student_before=first, student_after=last)
+            for prompt, right, teacher, first, last in rows
+        ]
+
     def _card(self, report: Report, finished: Finished) -> str:
+        scores: dict[WhoseScores, Scores] = {
+            "studentBefore": report.student_before,
+            "studentAfter": report.student_after,
+        }
+        if self._prepared.compares_with_teacher:
+            scores["teacher"] = report.teacher
         return model_card(
             self._config,
             self._prepared,
             steps=finished.steps,
             exported_step=finished.exported_step,
             held_out_loss=finished.held_out_loss,
-            scores={
-                "teacher": report.teacher,
-                "studentBefore": report.student_before,
-                "studentAfter": report.student_after,
-            },
+            scores=scores,
         )
 
     def _teacher(self) -> Subject:

@@ -105,15 +105,32 @@ def score_rows(report: Report) -> list[Row]:
         _row(report, "KL to the teacher", "nats per held-out token, lower is better", lambda s: s.kl_to_teacher, -1),
         _row(report, "Top-1 agreement", "same first choice as the teacher", lambda s: s.top1_agreement, 1, share=True),
         _row(report, "Perplexity", "on held-out text, lower is better", lambda s: s.perplexity, -1),
+        _row(
+            report,
+            "Calibration error",
+            "on held-out tokens, lower is better",
+            lambda s: s.expected_calibration_error,
+            -1,
+            share=True,
+        ),
     ]
     for name in task_names(report):
-        kind = next(s.tasks[name].kind for s in _subjects(report) if name in s.tasks)
-        if kind == "classification":
-            metrics = [("accuracy", "accuracy"), ("macro_f1", "macro F1")]
+        known = next(s.tasks[name] for s in _subjects(report) if name in s.tasks)
+        if known.kind == "classification":
+            per = (
+                ""
+                if known.normalisation == "none"
+                else f", labels compared per {known.normalisation.removesuffix('s')}"
+            )
+            metrics = [
+                ("accuracy", f"accuracy{per}", 1),
+                ("macro_f1", "macro F1", 1),
+                ("expected_calibration_error", "calibration error, lower is better", -1),
+            ]
         else:
-            metrics = [("token_f1", "token F1"), ("exact_match", "exact match")]
-        for field, label in metrics:
-            rows.append(_row(report, name, label, _task_measure(name, field), 1, share=True))
+            metrics = [("token_f1", "token F1", 1), ("exact_match", "exact match", 1)]
+        for field, label, better in metrics:
+            rows.append(_row(report, name, label, _task_measure(name, field), better, share=True))
     return rows
 
 
@@ -266,6 +283,7 @@ def _template() -> Template:
         count=formatting.count,
         large=formatting.large,
         duration=formatting.duration,
+        visible=formatting.visible,
         words=formatting.words,
     )
     environment.globals["any_value"] = formatting.any_value

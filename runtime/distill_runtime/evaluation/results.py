@@ -1,7 +1,7 @@
 """Results in the store, each under the digest of what made it. First writer wins.
 
-What is stored is what takes a model to make: sums over held-out targets, predicted labels, generated answers. Metrics
-of tasks are computed from predictions whenever they are asked for, so that a better metric needs no model again.
+What is stored is what takes a model to make: sums over held-out targets, log-probabilities of labels, generated
+answers. Metrics are computed from them whenever they are asked for, so that a better metric needs no model again.
 
 Nothing heavy is imported here: `prepare` and the command line ask what is missing.
 """
@@ -12,14 +12,17 @@ from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import QuestionAnsweringTask
+from distill_runtime.contract.sections import ClassificationTask, QuestionAnsweringTask, Samples
 from distill_runtime.digests import digest_of
 from distill_runtime.errors import RetryError
 from distill_runtime.prepared import Prepared, Record, ResolvedPrecision, TaskReference
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 
-SCORING_VERSION = 1
-"""Raised when the same model and data would give other sums or labels."""
+LOADING_VERSION = 1
+"""Raised when the same model would be found to load, or to have another number of weights, otherwise."""
+SCORING_VERSION = 2
+"""Raised when the same model and data would give other sums or log-probabilities, or what is stored of them has another
+form. 2: sums of calibration; labels' log-probabilities in place of the labels that were chosen."""
 GENERATION_VERSION = 1
 """Raised when the same model and prompts would give other answers."""
 
@@ -37,20 +40,40 @@ class Counted(Record):
     parameters: int
 
 
+class CalibrationBins(Record):
+    """Predictions by their confidence, in bins of equal width; see `losses.metrics.calibration_sums`."""
+
+    predictions: list[int]
+    """Predictions in each bin. [bins]"""
+    confidence: list[float]
+    """Sum of their confidence. [bins]"""
+    correct: list[int]
+    """Those of them that are right. [bins]"""
+
+
 class HeldOut(Record):
     """A model on the held-out targets."""
 
     targets: int
-    kl_to_teacher: float
-    """Mean of KL(teacher || model), in nats."""
-    top1_agreement: float
-    """Part of the targets where both have the same most likely token."""
+    kl_to_teacher: float | None
+    """Mean of KL(teacher || model), in nats; None where it isn't compared with the teacher."""
+    top1_agreement: float | None
+    """Part of the targets where both have the same most likely token; None as above."""
     cross_entropy: float
     """Mean of -log p(target), in nats."""
+    calibration: CalibrationBins
+    """Of the next token at each target: the most likely one is the prediction."""
+
+
+class LabelScores(Record):
+    """How likely a model finds each label of a classification task as the answer to each example."""
+
+    log_probabilities: list[list[float]]
+    """Of the label's tokens and the end of the turn together, in nats. [examples, labels]"""
 
 
 class Predictions(Record):
-    """What a model says to each example of a task: a label, or a generated answer."""
+    """The answers that a model generates to the examples of a task, or to the samples."""
 
     texts: list[str]
     """[examples]"""
@@ -77,36 +100,37 @@ def teacher_identity(prepared: Prepared) -> ModelIdentity:
 
 def loaded_key(model: ModelIdentity) -> str:
     """Where it is said that this model could be loaded."""
-    return _key("loaded", SCORING_VERSION, model=_alone(model))
+    return _key("loaded", LOADING_VERSION, model=_alone(model))
 
 
 def parameters_key(model: ModelIdentity) -> str:
     """Where the number of this model's weights is, where it was counted without loading the model."""
-    return _key("parameters", SCORING_VERSION, model=model.digest)
+    return _key("parameters", LOADING_VERSION, model=model.digest)
 
 
 def held_out_key(model: ModelIdentity, prepared: Prepared) -> str:
     """Where the scores of this model on the held-out plan are.
 
-    The signals are part of the address of every model's, since KL and agreement are told against them.
+    The signals are part of the address of every model's that is compared with the teacher, since KL and agreement are
+    told against them.
     """
     assert prepared.evaluation is not None
     return _key(
         "heldOut",
         SCORING_VERSION,
         model=model.model_dump(),
-        signal=prepared.held_out_signal.digest,
+        signal=prepared.held_out_signal.digest if prepared.compares_with_teacher else None,
         data=prepared.evaluation.data_digest,
     )
 
 
 def labels_key(model: ModelIdentity, task: TaskReference) -> str:
-    """Where this model's predicted labels for a classification task are."""
+    """Where this model's log-probabilities of a classification task's labels are."""
     return _key("labels", SCORING_VERSION, model=model.model_dump(), task=task.digest)
 
 
-def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAnsweringTask) -> str:
-    """Where this model's generated answers for a question answering task are.
+def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAnsweringTask | Samples) -> str:
+    """Where this model's generated answers for a question answering task, or to the samples, are.
 
     They come from the model itself: how its signals are stored changes nothing.
     """
@@ -122,30 +146,43 @@ def answers_key(model: ModelIdentity, task: TaskReference, settings: QuestionAns
 
 def question_answering(config: RunConfig, prepared: Prepared) -> list[tuple[TaskReference, QuestionAnsweringTask]]:
     """The job's question answering tasks: what was prepared, and how it is to be run."""
-    settings = {task.name: task for task in config.work.evaluation.tasks}
-    found: list[tuple[TaskReference, QuestionAnsweringTask]] = []
-    for reference in prepared.tasks:
-        task = settings.get(reference.name)
-        if task is None:
-            raise RetryError(
-                f"the task {reference.name} was prepared but is not in the run configuration: run prepare again.",
-                reason="NotPrepared",
-            )
-        if isinstance(task, QuestionAnsweringTask):
-            found.append((reference, task))
-    return found
+    tasks = [(reference, _settings(config, reference)) for reference in prepared.tasks]
+    return [(reference, task) for reference, task in tasks if isinstance(task, QuestionAnsweringTask)]
+
+
+def classification(config: RunConfig, task: TaskReference) -> ClassificationTask:
+    """How a prepared classification task is to be scored."""
+    settings = _settings(config, task)
+    assert isinstance(settings, ClassificationTask), "prepare makes of each task what it is"
+    return settings
+
+
+def _settings(config: RunConfig, task: TaskReference) -> ClassificationTask | QuestionAnsweringTask:
+    for settings in config.work.evaluation.tasks:
+        if settings.name == task.name:
+            return settings
+    raise RetryError(
+        f"the task {task.name} was prepared but is not in the run configuration: run prepare again.",
+        reason="NotPrepared",
+    )
+
+
+def generated(config: RunConfig, prepared: Prepared) -> list[tuple[TaskReference, QuestionAnsweringTask | Samples]]:
+    """All that models generate answers for: question answering tasks and samples."""
+    samples = [] if prepared.samples is None else [(prepared.samples, config.work.evaluation.samples)]
+    return [*question_answering(config, prepared), *samples]
 
 
 def teacher_evaluations_missing(store: ObjectStore, config: RunConfig, prepared: Prepared) -> int:
     """Results that only the teacher's own process can make and that are not stored yet.
 
-    Those are the generated answers of question answering tasks. Everything else that is said of the teacher is computed
-    from its signals.
+    Those are the answers that it generates. Everything else that is said of the teacher is computed from its signals.
     """
+    if not prepared.compares_with_teacher:
+        return 0
     teacher = teacher_identity(prepared)
     return sum(
-        not store.exists(answers_key(teacher, reference, task))
-        for reference, task in question_answering(config, prepared)
+        not store.exists(answers_key(teacher, reference, task)) for reference, task in generated(config, prepared)
     )
 
 

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM
 from distill_runtime.data.examples import TaskExamples
 from distill_runtime.data.plan import Plan
 from distill_runtime.errors import RetryError, UserError
-from distill_runtime.evaluation.results import HeldOut, Predictions
+from distill_runtime.evaluation.calibration import calibration_bins
+from distill_runtime.evaluation.results import HeldOut, LabelScores
 from distill_runtime.losses.metrics import MetricSums, linear_log_probabilities, linear_metrics
 from distill_runtime.prepared import ResolvedPrecision
 from distill_runtime.signals.head import OutputHead
@@ -203,9 +204,11 @@ def _targets(plan: Plan, numbers: list[int], device: torch.device) -> torch.Tens
     return torch.from_numpy(ids.astype(np.int64)).to(device)
 
 
-def score_held_out(plan: Plan, teacher: States, model: States, *, name: str, told: Told = lambda done: None) -> HeldOut:
-    """KL to the teacher, agreement and cross entropy of a model, or of the teacher itself, over all targets of the
-    evaluation plan.
+def score_held_out(
+    plan: Plan, teacher: States | None, model: States, *, name: str, told: Told = lambda done: None
+) -> HeldOut:
+    """KL to the teacher, agreement, cross entropy and calibration of a model, or of the teacher itself, over all
+    targets of the evaluation plan. Without a teacher neither KL nor agreement.
 
     Raises
     ------
@@ -214,17 +217,19 @@ def score_held_out(plan: Plan, teacher: States, model: States, *, name: str, tol
     """
     device = model.head.weight.device
     batches = plan_batches(plan, BATCH_TOKENS[device.type])
-    teacher.announce("evaluation", batches)
+    if teacher is not None:
+        teacher.announce("evaluation", batches)
     sums: MetricSums | None = None
     done = 0
     for batch in batches:
-        of_teacher = teacher.read("evaluation", plan, batch)
-        of_model = of_teacher if model is teacher else model.read("evaluation", plan, batch)
+        of_model = model.read("evaluation", plan, batch)
+        # Without a teacher a model is compared with itself, and that is not told.
+        other = model if teacher is None else teacher
         part = linear_metrics(
             of_model,
             model.head.weight,
-            of_teacher,
-            teacher.head,
+            of_model if other is model else other.read("evaluation", plan, batch),
+            other.head,
             _targets(plan, batch, device),
             student_head=model.head.description,
             student_bias=model.head.bias,
@@ -233,15 +238,16 @@ def score_held_out(plan: Plan, teacher: States, model: States, *, name: str, tol
         done += len(batch)
         told(done)
     assert sums is not None, "a plan has at least one sequence"
-    kl, cross_entropy, _, agreements, targets = sums.stacked().tolist()
+    kl, cross_entropy, targets = float(sums.kl), float(sums.cross_entropy), float(sums.targets)
     if not math.isfinite(kl) or not math.isfinite(cross_entropy):
         raise UserError(f"{name} gives results that are not finite on data.evaluation.", reason="NotFinite")
     return HeldOut(
         targets=round(targets),
         # Rounding may leave a mean below 0 where both distributions are the same.
-        kl_to_teacher=max(0.0, kl / targets),
-        top1_agreement=agreements / targets,
+        kl_to_teacher=None if teacher is None else max(0.0, kl / targets),
+        top1_agreement=None if teacher is None else float(sums.agreements) / targets,
         cross_entropy=cross_entropy / targets,
+        calibration=calibration_bins(sums.calibration),
     )
 
 
@@ -272,9 +278,8 @@ def sequence_log_probabilities(
 
 def score_labels(
     plan: Plan, examples: TaskExamples, model: States, *, name: str, told: Told = lambda done: None
-) -> Predictions:
-    """The most likely label of each example: the one whose tokens and end of turn have together the greatest
-    log-probability behind the prompt. Of equally likely labels the one that comes first in the task's list wins.
+) -> LabelScores:
+    """The log-probability of each label, its tokens and end of turn together, behind the prompt of each example.
 
     Raises
     ------
@@ -291,5 +296,4 @@ def score_labels(
     scores = sequence_log_probabilities(plan, f"task-{examples.name}", model, told=told)
     if not np.isfinite(scores).all():
         raise UserError(f"{name} gives results that are not finite on task {examples.name}.", reason="NotFinite")
-    best = scores.reshape(len(examples.prompts), len(labels)).argmax(axis=1)
-    return Predictions(texts=[labels[number] for number in best])
+    return LabelScores(log_probabilities=scores.reshape(len(examples.prompts), len(labels)).tolist())

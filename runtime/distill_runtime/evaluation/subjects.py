@@ -18,19 +18,23 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill_runtime.contract.report import Scores, TaskScores
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import QuestionAnsweringTask
+from distill_runtime.contract.sections import QuestionAnsweringTask, Samples
 from distill_runtime.data.examples import TaskExamples
 from distill_runtime.data.plan import Plan
 from distill_runtime.errors import RetryError
+from distill_runtime.evaluation.calibration import expected_calibration_error
 from distill_runtime.evaluation.generation import GenerationRequest, generate_answers
+from distill_runtime.evaluation.labels import choose_labels, label_lengths
 from distill_runtime.evaluation.metrics import answer_scores, classification_scores
 from distill_runtime.evaluation.results import (
     Counted,
     HeldOut,
+    LabelScores,
     Loaded,
     ModelIdentity,
     Predictions,
     answers_key,
+    classification,
     held_out_key,
     labels_key,
     loaded_key,
@@ -96,6 +100,7 @@ class Evaluator:
         self._open_signals = open_signals
         self._reporter = reporter
         self._source: SignalSource | None = None
+        self._examples: dict[str, TaskExamples] = {}
         self._device = scoring_device()
         self.made = 0
         """Results that were made."""
@@ -112,27 +117,28 @@ class Evaluator:
         self._source = self._open_signals()
         return TeacherStates(self._source, self._device)
 
-    @cached_property
-    def examples(self) -> dict[str, TaskExamples]:
-        """The examples of each task.
+    def examples(self, task: TaskReference) -> TaskExamples:
+        """The examples of a task, or the samples.
 
         Raises
         ------
         RetryError
             They are gone.
         """
-        try:
-            return {
-                task.name: TaskExamples.model_validate_json(self._store.get(task.examples_key))
-                for task in self._prepared.tasks
-            }
-        except ObjectMissing as error:
-            raise RetryError(
-                f"{self._store.uri}/{error.key}, a task's examples, is gone: run prepare again.", reason="NotPrepared"
-            ) from error
+        if task.examples_key not in self._examples:
+            try:
+                stored = self._store.get(task.examples_key)
+            except ObjectMissing as error:
+                raise RetryError(
+                    f"{self._store.uri}/{error.key}, the examples of {task.name}, is gone: run prepare again.",
+                    reason="NotPrepared",
+                ) from error
+            self._examples[task.examples_key] = TaskExamples.model_validate_json(stored)
+        return self._examples[task.examples_key]
 
     def teacher(self, subject: Subject) -> Scores:
-        """The teacher's scores from its signals. Its answers must be stored: only `answers` makes them.
+        """The teacher's scores from its signals, none where it isn't compared with. Its answers must be stored: only
+        `answers` makes them.
 
         Raises
         ------
@@ -140,6 +146,8 @@ class Evaluator:
             Answers or signals are missing.
         """
         identity = teacher_identity(self._prepared)
+        if not self._prepared.compares_with_teacher:
+            return Scores(model=subject.uri, digest=identity.digest, parameters=self.teacher_parameters(subject))
         held_out = self._held_out(identity, subject, lambda: self._teacher_states)
         tasks = {
             task.name: self._classified(identity, task, subject, lambda: self._teacher_states)
@@ -147,18 +155,27 @@ class Evaluator:
             if task.kind == "classification"
         }
         for task, settings in question_answering(self._config, self._prepared):
-            key = answers_key(identity, task, settings)
-            predictions = read_result(self._store, key, Predictions)
-            if predictions is None:
-                raise RetryError(
-                    f"the teacher's answers to task {task.name} are missing ({self._store.uri}/{key}): run the "
-                    "teacher's evaluation first.",
-                    reason="TeacherAnswersMissing",
-                    needs="signals",
-                )
-            self.reused += 1
-            tasks[task.name] = self._answered(task, predictions)
+            tasks[task.name] = self._answered(task, self.teacher_answers(task, settings))
         return self._scores(subject, self.teacher_parameters(subject), held_out, tasks)
+
+    def teacher_answers(self, task: TaskReference, settings: QuestionAnsweringTask | Samples) -> Predictions:
+        """The teacher's answers, which must be stored.
+
+        Raises
+        ------
+        RetryError
+            They are missing.
+        """
+        key = answers_key(teacher_identity(self._prepared), task, settings)
+        stored = self._stored(key, Predictions)
+        if stored is None:
+            raise RetryError(
+                f"the teacher's answers to {_field(task)} are missing ({self._store.uri}/{key}): run the teacher's "
+                "evaluation first.",
+                reason="TeacherAnswersMissing",
+                needs="signals",
+            )
+        return stored
 
     def teacher_parameters(self, subject: Subject) -> int | None:
         """The number of the teacher's weights, by its configuration alone; None where that isn't at hand.
@@ -228,17 +245,17 @@ class Evaluator:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def answers(self, subject: Subject, task: TaskReference, settings: QuestionAnsweringTask) -> Predictions:
-        """The model's answers to the questions of a task."""
+    def answers(self, subject: Subject, task: TaskReference, settings: QuestionAnsweringTask | Samples) -> Predictions:
+        """The model's answers to the questions of a task, or to the samples."""
         key = answers_key(subject.identity, task, settings)
         stored = self._stored(key, Predictions)
         if stored is not None:
             return stored
-        examples = self.examples[task.name]
+        examples = self.examples(task)
         told = self._progress(f"{task.name}: {subject.name}", len(examples.prompt_ids), "answers")
         request = GenerationRequest(
             model=str(subject.folder()),
-            task=task.name,
+            field=_field(task),
             engine=settings.engine,
             dtype=subject.identity.dtype,
             gpus=subject.gpus,
@@ -260,24 +277,28 @@ class Evaluator:
         plan = Plan(self._store, self._prepared.evaluation)
         model = states()
         told = self._progress(f"held out: {subject.name}", len(plan), "sequences")
-        return self._store_made(key, score_held_out(plan, self._teacher_states, model, name=subject.name, told=told))
+        teacher = self._teacher_states if self._prepared.compares_with_teacher else None
+        return self._store_made(key, score_held_out(plan, teacher, model, name=subject.name, told=told))
 
     def _classified(
         self, identity: ModelIdentity, task: TaskReference, subject: Subject, states: Callable[[], States]
     ) -> TaskScores:
         key = labels_key(identity, task)
-        examples = self.examples[task.name]
-        predictions = self._stored(key, Predictions)
-        if predictions is None:
-            assert task.plan is not None, "prepare makes a plan for each classification task"
-            plan = Plan(self._store, task.plan)
+        examples = self.examples(task)
+        scores = self._stored(key, LabelScores)
+        assert task.plan is not None, "prepare makes a plan for each classification task"
+        plan = Plan(self._store, task.plan)
+        if scores is None:
             told = self._progress(f"{task.name}: {subject.name}", len(plan), "sequences")
             made = score_labels(plan, examples, states(), name=subject.name, told=told)
-            predictions = self._store_made(key, made)
-        return classification_scores(predictions.texts, [answers[0] for answers in examples.answers])
+            scores = self._store_made(key, made)
+        normalisation = classification(self._config, task).normalisation
+        chosen = choose_labels(examples, scores, label_lengths(normalisation, examples, plan))
+        found = classification_scores(chosen, [answers[0] for answers in examples.answers])
+        return found.model_copy(update={"normalisation": normalisation})
 
     def _answered(self, task: TaskReference, predictions: Predictions) -> TaskScores:
-        return answer_scores(predictions.texts, self.examples[task.name].answers)
+        return answer_scores(predictions.texts, self.examples(task).answers)
 
     def _stored(self, key: str, kind: type[Any]) -> Any:
         stored = read_result(self._store, key, kind)
@@ -303,9 +324,15 @@ class Evaluator:
             kl_to_teacher=held_out.kl_to_teacher if held_out else None,
             top1_agreement=held_out.top1_agreement if held_out else None,
             perplexity=perplexity(held_out.cross_entropy) if held_out else None,
+            expected_calibration_error=expected_calibration_error(held_out.calibration) if held_out else None,
             parameters=parameters,
             tasks={task.name: tasks[task.name] for task in self._prepared.tasks},
         )
+
+
+def _field(task: TaskReference) -> str:
+    """What the user calls it: `evaluation.tasks[capitals]`."""
+    return "evaluation.samples" if task.kind == "samples" else f"evaluation.tasks[{task.name}]"
 
 
 def perplexity(cross_entropy: float) -> float | None:

@@ -1,6 +1,6 @@
 """What held-out evaluation needs of the logits, chunk by chunk and without gradients: temperature 1, sums, float32."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -17,6 +17,9 @@ from distill_runtime.losses.vocabulary import (
 )
 from distill_runtime.signals.head import HeadDescription, OutputHead
 
+CALIBRATION_BINS = 15
+"""Bins of equal width over the confidence, (0, 1/15] to (14/15, 1]: as many as in Guo et al. 2017, arXiv:1706.04599."""
+
 
 @dataclass(frozen=True)
 class MetricSums:
@@ -32,18 +35,45 @@ class MetricSums:
     """Targets where both find the same token the most likely."""
     targets: torch.Tensor
     """Number of targets."""
+    calibration: torch.Tensor
+    """The student's `calibration_sums`. [3, CALIBRATION_BINS]"""
 
     def stacked(self) -> torch.Tensor:
-        """[5], in the order of the fields: for one all-reduce."""
-        return torch.stack(astuple(self))
+        """[5 + 3 · CALIBRATION_BINS], in the order of the fields: for one all-reduce."""
+        scalars = [self.kl, self.cross_entropy, self.teacher_cross_entropy, self.agreements, self.targets]
+        return torch.cat([torch.stack(scalars), self.calibration.flatten()])
 
     @staticmethod
     def unstacked(stacked: torch.Tensor) -> "MetricSums":
         """The opposite of `stacked`."""
-        return MetricSums(*stacked.unbind())
+        kl, cross_entropy, teacher_cross_entropy, agreements, targets = stacked[:5].unbind()
+        calibration = stacked[5:].view(3, CALIBRATION_BINS)
+        return MetricSums(kl, cross_entropy, teacher_cross_entropy, agreements, targets, calibration)
 
     def __add__(self, other: "MetricSums") -> "MetricSums":
         return MetricSums.unstacked(self.stacked() + other.stacked())
+
+
+def calibration_sums(confidence: torch.Tensor, correct: torch.Tensor) -> torch.Tensor:
+    """What an expected calibration error is made of: of the predictions in each bin of confidence their number, Σ
+    confidence and Σ correct (Guo et al. 2017, arXiv:1706.04599, section 2). They can be added up.
+
+    Parameters
+    ----------
+    confidence
+        Probability of the most likely outcome. [predictions]
+    correct
+        Whether that is the right one. [predictions]
+
+    Returns
+    -------
+    torch.Tensor
+        [3, CALIBRATION_BINS], float64
+    """
+    confidence = confidence.double()
+    bins = (confidence * CALIBRATION_BINS).ceil_().long().sub_(1).clamp_(0, CALIBRATION_BINS - 1)
+    of_each = torch.stack([torch.ones_like(confidence), confidence, correct.double()])
+    return of_each.new_zeros(3, CALIBRATION_BINS).index_add_(1, bins, of_each)
 
 
 @torch.no_grad()
@@ -58,7 +88,8 @@ def linear_metrics(
     student_bias: torch.Tensor | None = None,
     chunk_tokens: int | None = None,
 ) -> MetricSums:
-    """KL to the teacher, both cross entropies and top-1 agreement, summed over targets; [T, V] never exists.
+    """KL to the teacher, both cross entropies, top-1 agreement and the student's calibration, summed over targets;
+    [T, V] never exists.
 
     The parameters are those of `fused_linear_objective`.
 
@@ -75,8 +106,8 @@ def linear_metrics(
         )
     if teacher.vocabulary != student.vocabulary:
         raise ValueError(f"the teacher's vocabulary is {teacher.vocabulary}, the student's {student.vocabulary}")
-    sums = torch.zeros(5, dtype=torch.float64, device=student_hidden.device)
-    sums[4] = len(targets)
+    sums = torch.zeros(4, dtype=torch.float64, device=student_hidden.device)
+    calibration = sums.new_zeros(3, CALIBRATION_BINS)
     chunks = _Chunks(student_hidden, student.vocabulary, buffers=2, wanted=chunk_tokens)
     with torch.autocast(student_hidden.device.type, enabled=False):
         for at in chunks:
@@ -86,9 +117,12 @@ def linear_metrics(
             for rows in slices(len(student_cv), chunks.rows):
                 finish_logits_(student_cv[rows], student)
                 finish_logits_(teacher_cv[rows], teacher)
-                block = _block_metrics(student_cv[rows], teacher_cv[rows], chunks.scratch(rows), targets[at][rows])
-                sums[:4] += block
-    return MetricSums.unstacked(sums)
+                block, calibrated = _block_metrics(
+                    student_cv[rows], teacher_cv[rows], chunks.scratch(rows), targets[at][rows]
+                )
+                sums += block
+                calibration += calibrated
+    return MetricSums(*sums.unbind(), targets=sums.new_tensor(len(targets)), calibration=calibration)
 
 
 @torch.no_grad()
@@ -145,13 +179,16 @@ class _Chunks:
 
 def _block_metrics(
     student_rv: torch.Tensor, teacher_rv: torch.Tensor, scratch_rv: torch.Tensor, targets_r: torch.Tensor
-) -> torch.Tensor:
-    """[4]: KL, the student's and the teacher's cross entropy, agreements. The logits are overwritten."""
-    agreements = (student_rv.argmax(-1) == teacher_rv.argmax(-1)).sum(dtype=torch.float64)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[4]: KL, the student's and the teacher's cross entropy, agreements; and the student's `calibration_sums`. The
+    logits are overwritten."""
+    top_r = student_rv.argmax(-1)
+    agreements = (top_r == teacher_rv.argmax(-1)).sum(dtype=torch.float64)
     log_softmax_into(scratch_rv, teacher_rv)
     log_softmax_into(teacher_rv, student_rv)
+    calibration = calibration_sums(chosen(teacher_rv, top_r).exp(), top_r == targets_r)
     student_log = chosen(teacher_rv, targets_r).sum(dtype=torch.float64)
     teacher_log = chosen(scratch_rv, targets_r).sum(dtype=torch.float64)
     torch.sub(scratch_rv, teacher_rv, out=student_rv)
     kl = student_rv.mul_(scratch_rv.exp_()).sum(-1).sum(dtype=torch.float64)
-    return torch.stack([kl, -student_log, -teacher_log, agreements])
+    return torch.stack([kl, -student_log, -teacher_log, agreements]), calibration

@@ -1,17 +1,19 @@
 """Digests of inputs: what names plans, initial students and trainings, and when nothing need be done again."""
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Many
 from pathlib import Path
 from typing import Any
 
 from distill_runtime.contract.run import Work
-from distill_runtime.contract.sections import ClassificationTask, Data, QuestionAnsweringTask, Signal
+from distill_runtime.contract.sections import ClassificationTask, Data, QuestionAnsweringTask, Samples, Signal
 from distill_runtime.data.files import DataFile
 from distill_runtime.data.plan import PLAN_VERSION
-from distill_runtime.data.tasks import TASKS_VERSION
+from distill_runtime.data.samples import SAMPLES_VERSION
+from distill_runtime.data.tasks import CHOSEN_LATER, TASKS_VERSION
 from distill_runtime.digests import digest_of, digest_of_file
-from distill_runtime.prepare.inputs import Inputs
-from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision, StoredSignal
+from distill_runtime.prepare.inputs import DataSet, Inputs
+from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision, SourceShare, StoredSignal
 
 PREPARE_VERSION = 2
 """Part of the fingerprint: raised when the same inputs would give another `prepared.json`."""
@@ -42,15 +44,17 @@ def tokenizer_digest(folder: Path) -> str:
     return digest_of({path.relative_to(folder).as_posix(): digest_of_file(path) for path in files})
 
 
-def data_plan_digest(files: Iterable[DataFile], data: Data, signal: Signal, tokenizer: str) -> str:
+def data_plan_digest(parts: Many[DataSet], data: Data, signal: Signal, tokenizer: str) -> str:
     """Digest of all that makes a plan of training or held-out data; `tokenizer` is the tokenizer's digest."""
     return digest_of(
         {
             "version": PLAN_VERSION,
-            "files": [file.digest for file in files],
+            "files": [file.digest for part in parts for file in part.files],
+            # Where one source ends and the next begins is part of the plan; how often each is read is not.
+            "files_of_sources": [len(part.files) for part in parts] if len(parts) > 1 else None,
             "tokenizer": tokenizer,
             "shard_sequences": signal.shard_sequences,
-            **data.model_dump(include={"columns", "max_length", "too_long", "chat_template", "prompt_format"}),
+            **data.model_dump(exclude={"train", "sources", "evaluation", "max_bad_rows"}),
         }
     )
 
@@ -69,21 +73,43 @@ def task_plan_digest(
             "files": [file.digest for file in files],
             "tokenizer": tokenizer,
             "shard_sequences": signal.shard_sequences,
-            "task": task.model_dump(exclude={"data", "engine"}),
-            **data.model_dump(include={"max_length", "chat_template", "prompt_format"}),
+            "task": task.model_dump(exclude={"data", "engine", *CHOSEN_LATER}),
+            **data.model_dump(include={"max_length", "chat_template", "prompt_format", "system_prompt"}),
         }
     )
 
 
-def initial_student_digest(work: Work, inputs: Inputs) -> str:
-    """Digest of all that makes the initial student: the teacher's files, and how it is made of them."""
+def samples_digest(samples: Samples, evaluation: PlanReference, data: Data, tokenizer: str) -> str:
+    """Digest of all that makes the samples of a plan of held-out data, which the engine that answers them is not."""
+    return digest_of(
+        {
+            "version": [PLAN_VERSION, SAMPLES_VERSION],
+            "plan": evaluation.data_digest,
+            "tokenizer": tokenizer,
+            "samples": samples.model_dump(exclude={"engine"}),
+            **data.model_dump(include={"chat_template", "prompt_format"}),
+        }
+    )
+
+
+def initial_student_digest(work: Work, inputs: Inputs, train: PlanReference) -> str:
+    """Digest of all that makes the initial student: the teacher's files, how it is made of them, and the training data
+    where its layers are chosen by that."""
     initialise = work.student.initialise
     assert initialise is not None
     made = initialise.model_dump()
     if initialise.from_config is not None:
         assert inputs.student_config is not None
         made["from_config"]["config"] = inputs.student_config.pin.digest
-    return digest_of({"version": INITIAL_STUDENT_VERSION, "teacher": inputs.teacher.pin.digest, "made": made})
+    chosen_by_data = initialise.from_teacher is not None and initialise.from_teacher.by_influence is not None
+    return digest_of(
+        {
+            "version": INITIAL_STUDENT_VERSION,
+            "teacher": inputs.teacher.pin.digest,
+            "made": made,
+            "data": train.data_digest if chosen_by_data else None,
+        }
+    )
 
 
 def fingerprint(work: Work, inputs: Inputs) -> str:
@@ -101,15 +127,18 @@ def fingerprint(work: Work, inputs: Inputs) -> str:
             "gpus": [work.teacher.gpus > 0, work.student.gpus_per_worker > 0],
             "student": student.pin.model_dump() if student else None,
             "student_options": work.student.model_dump(include={"initialise", "trust_remote_code"}),
-            "train": _files(inputs.train),
+            "train": _files(file for part in inputs.train for file in part.files),
             "evaluation": _files(inputs.evaluation),
-            "data": work.data.model_dump(exclude={"train", "evaluation"}),
+            "data": work.data.model_dump(exclude={"train", "evaluation"}),  # With the weights of sources.
             "tasks": [
-                {**task.model_dump(exclude={"data"}), "files": _files(inputs.tasks[task.name])}
+                {**task.model_dump(exclude={"data", *CHOSEN_LATER}), "files": _files(inputs.tasks[task.name])}
                 for task in work.evaluation.tasks
             ],
             "signal": work.signal.model_dump(include={"kind", "dtype", "shard_sequences", *_SIZES[work.signal.kind]}),
+            # Without samples the fingerprint stays that of versions that had none.
+            **({"samples": work.evaluation.samples.model_dump()} if work.evaluation.samples.count else {}),
             "training": _training(work),
+            "compared": work.compares_with_teacher,
             "precision": [work.training.precision, work.training.zero_stage == 0],
         }
     )
@@ -120,6 +149,7 @@ def training_digest(
     *,
     train: PlanReference,
     shard_sizes: list[int],
+    sources: Many[SourceShare],
     evaluation: PlanReference | None,
     train_signal: StoredSignal,
     held_out_signal: StoredSignal,
@@ -133,6 +163,7 @@ def training_digest(
             "version": TRAINING_VERSION,
             "train": train.data_digest,
             "shards": shard_sizes,
+            **({"sources": [[source.sequences, source.weight] for source in sources]} if sources else {}),
             "evaluation": evaluation.data_digest if evaluation else None,
             "signals": [train_signal.digest, held_out_signal.digest],
             "student": student.digest,
@@ -146,6 +177,7 @@ def _training(work: Work) -> dict[str, Any]:
     training = work.training
     watched = work.output.select == "best" or training.stop_after_worse_evaluations > 0
     return {
+        "trained": work.student.model_dump(include={"adapter", "freeze"}),
         "objective": work.objective.model_dump(exclude={"chunk_tokens"}),
         "length": [training.steps, (training.epochs or 1.0) if training.steps is None else None],
         "settings": training.model_dump(

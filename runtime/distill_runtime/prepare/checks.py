@@ -24,7 +24,7 @@ def longest_context(folder: Path) -> int | None:
     return max([positions, *(int(positions * factor) for factor in factors if isinstance(factor, int | float))])
 
 
-def check_context(folder: Path, *, who: str, uri: str, longest: int, where: str) -> None:
+def check_context(folder: Path, *, who: str, uri: str, longest: int, where: str, remedy: str) -> None:
     """Refuses sequences that are longer than the model can read.
 
     Parameters
@@ -35,6 +35,8 @@ def check_context(folder: Path, *, who: str, uri: str, longest: int, where: str)
         Tokens of the longest sequence.
     where
         What that sequence belongs to.
+    remedy
+        What to do about it; `{limit}` stands for the tokens that the model reads.
 
     Raises
     ------
@@ -44,8 +46,8 @@ def check_context(folder: Path, *, who: str, uri: str, longest: int, where: str)
     limit = longest_context(folder)
     if limit is not None and longest > limit:
         raise UserError(
-            f"the longest sequence of {where} has {longest} tokens, but the {who} {uri} reads at most {limit}: set "
-            f"data.maxLength to {limit} or less.",
+            f"the longest sequence of {where} has {longest} tokens, but the {who} {uri} reads at most {limit}: "
+            f"{remedy.format(limit=limit)}.",
             reason="ContextTooShort",
         )
 

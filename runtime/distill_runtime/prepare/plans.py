@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -12,13 +13,15 @@ from distill_runtime.contract.sections import ClassificationTask, QuestionAnswer
 from distill_runtime.data.chat import TextEncoder
 from distill_runtime.data.examples import TaskExamples
 from distill_runtime.data.files import DataFile
-from distill_runtime.data.plan import PlanManifest, read_manifest, reference_to, write_plan
+from distill_runtime.data.plan import Plan, PlanManifest, read_manifest, reference_to, write_plan
+from distill_runtime.data.samples import SAMPLES, sample_examples
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.data.tasks import make_examples
-from distill_runtime.data.tokenise import Counts, tokenise
+from distill_runtime.data.tokenise import BadRows, Counts, tokenise
 from distill_runtime.digests import digest_of
-from distill_runtime.prepare.addresses import data_plan_digest, task_plan_digest
-from distill_runtime.prepared import PlanReference, TaskReference
+from distill_runtime.prepare.addresses import data_plan_digest, samples_digest, task_plan_digest
+from distill_runtime.prepare.inputs import DataSet
+from distill_runtime.prepared import PlanReference, SourceCounts, TaskReference
 from distill_runtime.progress import ProgressReporter
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 
@@ -38,6 +41,11 @@ class MadePlan:
     def longest(self) -> int:
         """Tokens of its longest sequence."""
         return max(length for shard in self.manifest.shards for length in shard.lengths)
+
+    @property
+    def longest_for_teacher(self) -> int:
+        """Tokens of its longest sequence as the teacher reads it."""
+        return max(length for shard in self.manifest.shards for length in shard.read_by_teacher)
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,8 @@ class PlanMaker:
     encoder: Callable[[], TextEncoder]
     progress: ProgressReporter
 
-    def data(self, name: str, files: list[DataFile]) -> MadePlan:
-        """The plan of `data.train` or `data.evaluation`.
+    def data(self, parts: list[DataSet]) -> MadePlan:
+        """The plan of the training data or of `data.evaluation`: its parts one after the other.
 
         Raises
         ------
@@ -71,33 +79,51 @@ class PlanMaker:
             The data can't be used; see `data.tokenise`.
         """
         data, signal = self.work.data, self.work.signal
-        key = layout.plan_key(data_plan_digest(files, data, signal, self.tokenizer_digest))
+        key = layout.plan_key(data_plan_digest(parts, data, signal, self.tokenizer_digest))
         manifest = read_manifest(self.store, key)
         if manifest is not None and int(manifest.report.get("badRows", 0)) <= data.max_bad_rows:
             return MadePlan(reference_to(key, manifest), manifest, reused=True)
-        counts = Counts()
         report: dict[str, int | float | str] = {}
-
-        def counted() -> Iterator[tuple[int, Sequence]]:
-            yield from tokenise(
-                files,
-                self.encoder(),
-                name=name,
-                max_length=data.max_length,
-                too_long=data.too_long,
-                max_bad_rows=data.max_bad_rows,
-                counts=counts,
-                progress=self.progress,
-            )
-            report.update(counts.report())
-
-        reference = write_plan(self.store, key, counted(), shard_sequences=signal.shard_sequences, report=report)
-        log.info(
-            "%s: %d sequences, %d tokens, %d targets", name, reference.sequences, reference.tokens, reference.targets
+        sources: list[SourceCounts] = []
+        reference = write_plan(
+            self.store,
+            key,
+            self._sequences(parts, report, sources),
+            shard_sequences=signal.shard_sequences,
+            report=report,
+            sources=sources,
         )
         manifest = read_manifest(self.store, key)
         assert manifest is not None, "it was written a moment ago"
         return MadePlan(reference, manifest, reused=False)
+
+    def _sequences(
+        self, parts: list[DataSet], report: dict[str, int | float | str], sources: list[SourceCounts]
+    ) -> Iterator[tuple[int, Sequence]]:
+        """The sequences of all parts, each with the number of its row among all rows; fills `report` and `sources`."""
+        data = self.work.data
+        bad = BadRows(limit=data.max_bad_rows)
+        total = Counts()
+        for part in parts:
+            counts = Counts()
+            for row, sequence in tokenise(
+                part.files,
+                self.encoder(),
+                name=part.field,
+                max_length=data.max_length,
+                too_long=data.too_long,
+                teacher_max_length=data.teacher_max_length,
+                bad=bad,
+                counts=counts,
+                progress=self.progress,
+            ):
+                yield total.rows + row, sequence
+            log.info(
+                "%s: %d sequences, %d tokens, %d targets", part.field, counts.sequences, counts.tokens, counts.targets
+            )
+            total += counts
+            sources.append(counts.of_source())
+        report.update(total.report())
 
     def task(self, task: ClassificationTask | QuestionAnsweringTask, files: list[DataFile]) -> MadeTask:
         """A task's examples, and for classification its plan.
@@ -116,7 +142,23 @@ class PlanMaker:
             if sequences:
                 write_plan(self.store, key, sequences, shard_sequences=self.work.signal.shard_sequences)
             found = examples, read_manifest(self.store, key)
-        return _described(task, key, *found)
+        return _described(task.name, task.kind, key, *found)
+
+    def samples(self, evaluation: MadePlan) -> MadeTask | None:
+        """The samples of the held-out data, as many of its first sequences as are wanted; None where none is."""
+        wanted = self.work.evaluation.samples
+        if wanted.count == 0:
+            return None
+        key = layout.plan_key(samples_digest(wanted, evaluation.reference, self.work.data, self.tokenizer_digest))
+        examples = self._examples(key)
+        if examples is None:
+            plan = Plan(self.store, evaluation.reference)
+            if len(plan) < wanted.count:
+                log.warning("evaluation.samples.count is %d, but data.evaluation has %d", wanted.count, len(plan))
+            sequences = (plan.sequence(number) for number in range(min(wanted.count, len(plan))))
+            examples = sample_examples(sequences, self.encoder(), max_new_tokens=wanted.max_new_tokens)
+            self.store.put(_examples_key(key), examples.model_dump_json().encode())
+        return _described(SAMPLES, "samples", key, examples, None)
 
     def _stored(
         self, task: ClassificationTask | QuestionAnsweringTask, key: str
@@ -124,8 +166,12 @@ class PlanMaker:
         manifest = read_manifest(self.store, key)
         if manifest is None and isinstance(task, ClassificationTask):
             return None
+        examples = self._examples(key)
+        return None if examples is None else (examples, manifest)
+
+    def _examples(self, key: str) -> TaskExamples | None:
         try:
-            return TaskExamples.model_validate_json(self.store.get(_examples_key(key))), manifest
+            return TaskExamples.model_validate_json(self.store.get(_examples_key(key)))
         except ObjectMissing:
             return None
         except ValidationError:
@@ -149,13 +195,17 @@ def _examples_key(key: str) -> str:
 
 
 def _described(
-    task: ClassificationTask | QuestionAnsweringTask, key: str, examples: TaskExamples, manifest: PlanManifest | None
+    name: str,
+    kind: Literal["classification", "questionAnswering", "samples"],
+    key: str,
+    examples: TaskExamples,
+    manifest: PlanManifest | None,
 ) -> MadeTask:
     plan = reference_to(key, manifest) if manifest else None
     lengths = [length for shard in manifest.shards for length in shard.lengths] if manifest else []
     prompts = [len(ids) + examples.max_new_tokens for ids in examples.prompt_ids]
     content = {"examples": examples.model_dump(exclude={"name"}), "sequences": plan.data_digest if plan else None}
     reference = TaskReference(
-        name=task.name, kind=task.kind, digest=digest_of(content), examples_key=_examples_key(key), plan=plan
+        name=name, kind=kind, digest=digest_of(content), examples_key=_examples_key(key), plan=plan
     )
     return MadeTask(reference, longest=max(lengths or prompts))

@@ -3,17 +3,18 @@
 import logging
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig, Work
+from distill_runtime.data.order import Share, training_order
 from distill_runtime.errors import UserError
 from distill_runtime.prepare.addresses import fingerprint, tokenizer_digest, training_digest
 from distill_runtime.prepare.facts import facts_of
-from distill_runtime.prepare.inputs import Inputs, resolve_inputs
-from distill_runtime.prepared import ModelPin, Prepared, ResolvedPrecision
+from distill_runtime.prepare.inputs import DataSet, Inputs, resolve_inputs
+from distill_runtime.prepared import ModelPin, PlanReference, Prepared, ResolvedPrecision, SourceShare
 from distill_runtime.process import Facts
 from distill_runtime.progress import ProgressReporter, cache_folder
 from distill_runtime.store.base import ObjectMissing, ObjectStore
@@ -77,7 +78,8 @@ def _stored(store: ObjectStore, config: RunConfig, wanted: str) -> Prepared | No
     if prepared.fingerprint != wanted:
         return None
     plans = [plan for plan in (prepared.train, prepared.evaluation) if plan is not None]
-    whole = all(plan_exists(store, plan) for plan in plans) and all(task_exists(store, t) for t in prepared.tasks)
+    tasks = [*prepared.tasks, *([prepared.samples] if prepared.samples else [])]
+    whole = all(plan_exists(store, plan) for plan in plans) and all(task_exists(store, task) for task in tasks)
     student = prepared.student.uri
     if student.startswith("store://") and stored_digest(store, student.removeprefix("store://")) is None:
         whole = False
@@ -100,33 +102,36 @@ class _Preparation:
 
     def make(self, wanted: str) -> tuple[Prepared, bool]:
         """Everything that `prepared.json` says, and whether all plans were there already."""
-        from distill_runtime.data.order import total_steps
         from distill_runtime.prepare.checks import check_row
         from distill_runtime.prepare.facts import data_report
         from distill_runtime.signals.addresses import stored_signal
         from distill_runtime.signals.head_source import describe_head
         from distill_runtime.signals.row_format import held_out_row, training_row
+        from distill_runtime.student.optimizer import optimizer_states
         from distill_runtime.teacher.architectures import check_engine
 
         work, inputs = self._work, self._inputs
         check_engine(work.teacher.engine, inputs.teacher.folder)
+        optimizer_states(work.training.optimizer)
         tokenizer, vocabulary = self._tokenizers()
         head = describe_head(inputs.teacher.folder, vocabulary)
         row = training_row(work, hidden_size=head.hidden_size, vocabulary=vocabulary)
         check_row(row)
-        train, evaluation, tasks = self._plans(tokenizer)
+        train, evaluation, tasks, samples = self._plans(tokenizer)
         self._progress.update(stage="initialise", message=None)
-        student = self._student(vocabulary)
+        student = self._student(vocabulary, train.reference)
         teacher_dtype, precision = self._precisions()
         digest = inputs.teacher.pin.digest
         train_signal = stored_signal(digest, teacher_dtype, row)
         held_out_signal = stored_signal(digest, teacher_dtype, held_out_row(work, hidden_size=head.hidden_size))
-        training = work.training
+        sizes = [len(shard.lengths) for shard in train.manifest.shards]
+        sources = self._sources(train)
         prepared = Prepared(
             fingerprint=wanted,
             train=train.reference,
             evaluation=evaluation.reference if evaluation else None,
             tasks=[task.reference for task in tasks],
+            samples=samples.reference if samples else None,
             teacher=inputs.teacher.pin,
             teacher_dtype=teacher_dtype,
             student=student,
@@ -134,17 +139,15 @@ class _Preparation:
             vocabulary=vocabulary,
             train_signal=train_signal,
             held_out_signal=held_out_signal,
+            learns_from_teacher=work.learns_from_teacher,
+            compares_with_teacher=work.compares_with_teacher,
             teacher_canary=self._canary(tokenizer),
-            total_steps=total_steps(
-                train.reference.sequences,
-                global_batch=training.global_batch,
-                steps=training.steps,
-                epochs=training.epochs,
-            ),
+            total_steps=training_order(sizes, work.training, [source.share for source in sources]).total_steps,
             training_digest=training_digest(
                 work,
                 train=train.reference,
-                shard_sizes=[len(shard.lengths) for shard in train.manifest.shards],
+                shard_sizes=sizes,
+                sources=sources,
                 evaluation=evaluation.reference if evaluation else None,
                 train_signal=train_signal,
                 held_out_signal=held_out_signal,
@@ -152,6 +155,7 @@ class _Preparation:
                 precision=precision,
             ),
             report=data_report(train, evaluation),
+            sources=sources,
         )
         return prepared, train.reused and (evaluation is None or evaluation.reused)
 
@@ -175,8 +179,10 @@ class _Preparation:
             log.warning("teacher and student have different chat templates: the data is rendered with the teacher's")
         return teacher, compare_vocabularies(teacher, student)
 
-    def _plans(self, tokenizer: "PreTrainedTokenizerBase") -> "tuple[MadePlan, MadePlan | None, list[MadeTask]]":
-        """Plans of training and held-out data, and tasks; checked against what the models can read."""
+    def _plans(
+        self, tokenizer: "PreTrainedTokenizerBase"
+    ) -> "tuple[MadePlan, MadePlan | None, list[MadeTask], MadeTask | None]":
+        """Plans of training and held-out data, tasks and samples; checked against what the models can read."""
         from distill_runtime.data.chat import TextEncoder
         from distill_runtime.prepare.plans import PlanMaker
 
@@ -189,37 +195,72 @@ class _Preparation:
                 columns=work.data.columns,
                 chat_template=work.data.chat_template,
                 prompt_format=work.data.prompt_format,
+                targets=work.data.targets,
+                system_prompt=work.data.system_prompt,
+                teacher_prompt=work.data.teacher_prompt,
             )
 
         maker = PlanMaker(self._store, work, tokenizer_digest(inputs.teacher.folder), encoder, self._progress)
-        train = maker.data("data.train", inputs.train)
-        evaluation = maker.data("data.evaluation", inputs.evaluation) if inputs.evaluation else None
+        train = maker.data(inputs.train)
+        evaluation = maker.data([DataSet("data.evaluation", inputs.evaluation)]) if inputs.evaluation else None
         tasks = [maker.task(task, inputs.tasks[task.name]) for task in work.evaluation.tasks]
-        lengths = {"data.train": train.longest}
-        if evaluation is not None:
-            lengths["data.evaluation"] = evaluation.longest
-        lengths |= {f"the task {task.reference.name}": task.longest for task in tasks}
-        self._check_lengths(lengths)
-        return train, evaluation, tasks
+        plans = {"data.sources" if work.data.sources else "data.train": train} | (
+            {"data.evaluation": evaluation} if evaluation is not None else {}
+        )
+        asked = {f"the task {task.reference.name}": task.longest for task in tasks}
+        field = "data.maxLength" if work.data.teacher_max_length is None else "data.teacherMaxLength"
+        of_teacher = {name: plan.longest_for_teacher for name, plan in plans.items()}
+        self._check_lengths("teacher", of_teacher | asked, f"set {field} to {{limit}} or less")
+        of_student = {name: plan.longest for name, plan in plans.items()}
+        self._check_lengths("student", of_student | asked, "set data.maxLength to {limit} or less")
+        samples = maker.samples(evaluation) if evaluation is not None else None
+        if samples is not None:
+            for who in ("teacher", "student"):
+                longest = {"evaluation.samples": samples.longest}
+                self._check_lengths(who, longest, "lower evaluation.samples.maxNewTokens")
+        return train, evaluation, tasks, samples
 
-    def _check_lengths(self, lengths: dict[str, int]) -> None:
+    def _sources(self, train: "MadePlan") -> list[SourceShare]:
+        """The sources of the training data with their shares in an epoch; none where there is `data.train`."""
+        sources: list[SourceShare] = []
+        for number, source in enumerate(self._work.data.sources or []):
+            counts = train.manifest.sources[number]
+            epoch = Share(counts.sequences, source.weight).epoch_sequences
+            if epoch == 0:
+                raise UserError(
+                    f"data.sources[{number}].weight {source.weight:g} of {counts.sequences} sequences is less than "
+                    "half a sequence in an epoch: raise it, or leave the source out.",
+                    reason="NoData",
+                )
+            sources.append(
+                SourceShare(**counts.model_dump(), uri=source.uri, weight=source.weight, epoch_sequences=epoch)
+            )
+        return sources
+
+    def _check_lengths(self, who: Literal["teacher", "student"], lengths: dict[str, int], remedy: str) -> None:
         from distill_runtime.prepare.checks import check_context
 
+        uri, model = self._work.teacher.model, self._inputs.teacher
+        if who == "student":
+            if self._inputs.student is None or self._work.student.model is None:
+                return
+            uri, model = self._work.student.model, self._inputs.student
         where, longest = max(lengths.items(), key=lambda item: item[1])
-        models = [("teacher", self._work.teacher.model, self._inputs.teacher)]
-        if self._inputs.student is not None and self._work.student.model is not None:
-            models.append(("student", self._work.student.model, self._inputs.student))
-        for who, uri, model in models:
-            check_context(model.folder, who=who, uri=uri, longest=longest, where=where)
+        check_context(model.folder, who=who, uri=uri, longest=longest, where=where, remedy=remedy)
 
-    def _student(self, vocabulary: int) -> ModelPin:
-        from distill_runtime.prepare.student import initial_student
+    def _student(self, vocabulary: int, train: PlanReference) -> ModelPin:
+        from distill_runtime.prepare.student import check_parts, initial_student
         from distill_runtime.signals.head_source import describe_head
 
         if self._inputs.student is not None:
             describe_head(self._inputs.student.folder, vocabulary)
-            return self._inputs.student.pin
-        return initial_student(self._store, self._work, self._inputs, cache=self._cache, vocabulary=vocabulary)
+            pin = self._inputs.student.pin
+        else:
+            pin = initial_student(
+                self._store, self._work, self._inputs, train, cache=self._cache, vocabulary=vocabulary
+            )
+        check_parts(pin, self._store, self._work, cache=self._cache, vocabulary=vocabulary)
+        return pin
 
     def _precisions(self) -> tuple[ResolvedPrecision, ResolvedPrecision]:
         """The teacher's and the student's."""

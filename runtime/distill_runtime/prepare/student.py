@@ -6,14 +6,17 @@ from pathlib import Path
 from distill_runtime import layout
 from distill_runtime.artifacts import store_folder, stored_digest
 from distill_runtime.contract.run import Work
+from distill_runtime.contract.sections import InfluentialLayers, TeacherLayers
 from distill_runtime.models import resolve_model
 from distill_runtime.prepare.addresses import initial_student_digest
 from distill_runtime.prepare.inputs import Inputs
-from distill_runtime.prepared import ModelPin
+from distill_runtime.prepared import ModelPin, PlanReference
 from distill_runtime.store.base import ObjectStore
 
 
-def initial_student(store: ObjectStore, work: Work, inputs: Inputs, *, cache: Path, vocabulary: int) -> ModelPin:
+def initial_student(
+    store: ObjectStore, work: Work, inputs: Inputs, train: PlanReference, *, cache: Path, vocabulary: int
+) -> ModelPin:
     """Makes the student that `student.initialise` describes, unless it is in the store.
 
     The address covers what made it; the pin's digest covers the files, as for every model.
@@ -24,16 +27,35 @@ def initial_student(store: ObjectStore, work: Work, inputs: Inputs, *, cache: Pa
         It can't be made of this teacher or configuration, or its output head isn't understood or is smaller than the
         vocabulary.
     """
-    key = layout.model_key(initial_student_digest(work, inputs))
+    key = layout.model_key(initial_student_digest(work, inputs, train))
     uri = f"store://{key}"
     if stored_digest(store, key) is None:
-        digest = _make(store, key, work, inputs, cache=cache, vocabulary=vocabulary)
+        digest = _make(store, key, work, inputs, train, cache=cache, vocabulary=vocabulary)
     else:
         digest = resolve_model(uri, work.storage, cache=cache, store=store).pin.digest
     return ModelPin(uri=uri, digest=digest)
 
 
-def _make(store: ObjectStore, key: str, work: Work, inputs: Inputs, *, cache: Path, vocabulary: int) -> str:
+def check_parts(student: ModelPin, store: ObjectStore, work: Work, *, cache: Path, vocabulary: int) -> None:
+    """Makes sure, before a GPU is asked for, that the student has the parts that the spec wants to be trained.
+
+    Raises
+    ------
+    UserError
+        It doesn't; the sentence says which it has.
+    """
+    if work.student.adapter is None and not work.student.freeze:
+        return
+    from distill_runtime.student.trained import check_trained
+
+    folder = resolve_model(student.uri, work.storage, cache=cache, store=store).folder
+    trusted = work.student.trust_remote_code
+    check_trained(folder, work.student, vocabulary=vocabulary, trust_remote_code=trusted)
+
+
+def _make(
+    store: ObjectStore, key: str, work: Work, inputs: Inputs, train: PlanReference, *, cache: Path, vocabulary: int
+) -> str:
     """Makes and stores the student. Returns the digest that a pin has."""
     from distill_runtime.signals.head_source import describe_head
     from distill_runtime.student.initialise import make_initial_student
@@ -44,6 +66,9 @@ def _make(store: ObjectStore, key: str, work: Work, inputs: Inputs, *, cache: Pa
         assert inputs.student_config is not None
         here = initialise.from_config.model_copy(update={"config": f"file://{inputs.student_config.folder.resolve()}"})
         initialise = initialise.model_copy(update={"from_config": here})
+    elif initialise.from_teacher is not None and initialise.from_teacher.by_influence is not None:
+        layers = _influential(initialise.from_teacher.by_influence, store, work, inputs, train)
+        initialise = initialise.model_copy(update={"from_teacher": TeacherLayers(layers=list(layers))})
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix="initial-student-") as temporary:
         target = Path(temporary).resolve() / "model"
@@ -54,3 +79,24 @@ def _make(store: ObjectStore, key: str, work: Work, inputs: Inputs, *, cache: Pa
         digest = resolve_model(f"file://{target}", work.storage, cache=cache).pin.digest
         store_folder(store, key, target)
         return digest
+
+
+def _influential(
+    wanted: InfluentialLayers, store: ObjectStore, work: Work, inputs: Inputs, train: PlanReference
+) -> tuple[int, ...]:
+    """The teacher's layers that change its states most over sequences of the training data."""
+    from distill_runtime.data.plan import Plan
+    from distill_runtime.precision import checkpoint_dtype, resolve_precision
+    from distill_runtime.student.influence import choose_layers, spread
+    from distill_runtime.student.model import DTYPES
+
+    plan = Plan(store, train)
+    folder = inputs.teacher.folder
+    precision = resolve_precision("auto", checkpoint_dtype=checkpoint_dtype(folder), gpus=0)
+    return choose_layers(
+        wanted,
+        folder,
+        [plan.sequence(number).ids for number in spread(len(plan), wanted.sequences)],
+        dtype=DTYPES[precision],
+        trust_remote_code=work.teacher.trust_remote_code,
+    )

@@ -61,10 +61,12 @@ def task_plan(task: str) -> str:
 def plan_references(prepared: Prepared) -> dict[str, PlanReference]:
     """The job's plans that need signals, by name, in the order of need: held-out data, training data, tasks."""
     plans: dict[str, PlanReference] = {}
-    if prepared.evaluation is not None:
+    # The held-out loss of training reads them too.
+    if prepared.evaluation is not None and (prepared.learns_from_teacher or prepared.compares_with_teacher):
         plans[EVALUATION] = prepared.evaluation
-    plans[TRAIN] = prepared.train
-    for task in prepared.tasks:
+    if prepared.learns_from_teacher:
+        plans[TRAIN] = prepared.train
+    for task in prepared.tasks if prepared.compares_with_teacher else []:
         if task.plan is not None:
             plans[task_plan(task.name)] = task.plan
     return plans

@@ -1,18 +1,21 @@
 """From a step's set of sequences to the rows of each rank: pure, the same on every rank, nothing is said between them.
 
-A step's set is divided over the ranks by tokens; inside a rank it becomes rows (one sequence each, or several packed
-ones), and rows become micro-batches. Nothing crosses a step's set, so the sum over its targets doesn't depend on the
-division. All ranks get the same number of micro-batches: who has less gets empty ones, which are run with weight 0.
+With packing a step's set is divided over the ranks by tokens; inside a rank it becomes rows of like length, and rows
+become micro-batches. Without, rows of like length become micro-batches, which are dealt out to the ranks in rounds.
+Nothing crosses a step's set, so the sum over its targets doesn't depend on the division. All ranks get the same number
+of micro-batches: who has less gets empty ones, which are run with weight 0.
 """
 
-import math
+import heapq
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill_runtime.data.sequence import Sequence
+from distill_runtime.student.grouping import Limits, group_sizes, tokens_read
 
 Row = tuple[int, ...]
 """Numbers of the sequences in one row, in their order."""
@@ -25,7 +28,7 @@ def divide(
     lengths: NDArray[np.int64],
     *,
     world: int,
-    micro_batch: int,
+    limits: Limits,
     row_tokens: int | None,
 ) -> list[list[MicroBatch]]:
     """The micro-batches of each rank: `[world][micro steps]`, the same number for all ranks.
@@ -36,33 +39,77 @@ def divide(
         Numbers of the step's sequences. A number may occur twice (a step over the seam of two epochs).
     lengths
         Tokens of every sequence of the plan.
+    limits
+        How much a rank reads at a time.
     row_tokens
         Longest packed row in tokens; None puts each sequence into a row of its own.
     """
-    shares = _shares(sequences, lengths, world, capped=row_tokens is None)
-    rows = [_pack(share, lengths, row_tokens) if row_tokens else [(s,) for s in share] for share in shares]
-    steps = max(math.ceil(len(own) / micro_batch) for own in rows)
-    return [[tuple(own[m * micro_batch : (m + 1) * micro_batch]) for m in range(steps)] for own in rows]
+    longest_first = sorted(sequences, key=lambda s: (-int(lengths[s]), s))
+    if row_tokens is None:
+        return _rounds([(sequence,) for sequence in longest_first], lengths, world, limits)
+    shares = _levelled(longest_first, lengths, world)
+    own = [_packed(share, lengths, row_tokens, limits) for share in shares]
+    steps = max(len(batches) for batches in own)
+    return [[*batches, *[()] * (steps - len(batches))] for batches in own]
 
 
-def _shares(sequences: Many[int], lengths: NDArray[np.int64], world: int, *, capped: bool) -> list[list[int]]:
-    """Longest first to the rank with the fewest tokens. `capped` also keeps the numbers of sequences equal to one:
-    without packing a row costs a place in a micro-batch, however short it is."""
-    cap = math.ceil(len(sequences) / world) if capped else len(sequences)
-    shares: list[list[int]] = [[] for _ in range(world)]
-    tokens = [0] * world
-    for sequence in sorted(sequences, key=lambda s: (-int(lengths[s]), s)):
-        rank = min((r for r in range(world) if len(shares[r]) < cap), key=lambda r: (tokens[r], r))
-        shares[rank].append(sequence)
-        tokens[rank] += int(lengths[sequence])
-    return shares
+def _rounds(rows: list[Row], lengths: NDArray[np.int64], world: int, limits: Limits) -> list[list[MicroBatch]]:
+    """Groups of like rows, dealt out in rounds: what the ranks read at the same time is of like length too.
+
+    Every second round begins with the last rank, so that none gets the longest group of all rounds.
+    """
+    sizes = group_sizes([int(lengths[row[0]]) for row in rows], limits, world)
+    groups = _cut(rows, sizes)
+    ranks: list[list[MicroBatch]] = [[] for _ in range(world)]
+    for number, first in enumerate(range(0, len(groups), world)):
+        dealt: list[MicroBatch] = [*groups[first : first + world], *[()] * (first + world - len(groups))]
+        for rank, batch in zip(ranks, dealt if number % 2 == 0 else reversed(dealt), strict=False):
+            rank.append(batch)
+    return ranks
 
 
-def _pack(sequences: Many[int], lengths: NDArray[np.int64], row_tokens: int) -> list[Row]:
-    """First fit decreasing; `sequences` come longest first."""
+def _cut(rows: list[Row], sizes: list[int]) -> list[MicroBatch]:
+    places = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    return [tuple(rows[start:end]) for start, end in pairwise(places.tolist())]
+
+
+def _packed(longest_first: list[int], lengths: NDArray[np.int64], row_tokens: int, limits: Limits) -> list[MicroBatch]:
+    """A rank's micro-batches of as few rows as first fit decreasing makes.
+
+    The rows of a micro-batch are padded to its longest: so the sequences are dealt out to as many rows of like length,
+    where that fits and is less to read.
+    """
+    full = _first_fit(longest_first, lengths, row_tokens)
+    level = [tuple(row) for row in _levelled(longest_first, lengths, len(full))]
+    ways: list[tuple[int, list[MicroBatch]]] = []
+    for rows in (level, full):
+        longest_rows_first = sorted(rows, key=lambda row: -_tokens(row, lengths))
+        tokens = [_tokens(row, lengths) for row in longest_rows_first]
+        if not tokens or tokens[0] <= row_tokens:
+            sizes = group_sizes(tokens, limits, 1)
+            ways.append((tokens_read(tokens, sizes), _cut(longest_rows_first, sizes)))
+    return min(ways, key=lambda way: way[0])[1]
+
+
+def _tokens(row: Row, lengths: NDArray[np.int64]) -> int:
+    return int(lengths[list(row)].sum())
+
+
+def _levelled(longest_first: list[int], lengths: NDArray[np.int64], parts: int) -> list[list[int]]:
+    """So many parts of like length: longest first to the part with the fewest tokens."""
+    heap = [(0, part) for part in range(parts)]
+    levelled: list[list[int]] = [[] for _ in range(parts)]
+    for sequence in longest_first:
+        tokens, part = heapq.heappop(heap)
+        levelled[part].append(sequence)
+        heapq.heappush(heap, (tokens + int(lengths[sequence]), part))
+    return levelled
+
+
+def _first_fit(longest_first: list[int], lengths: NDArray[np.int64], row_tokens: int) -> list[Row]:
     rows: list[list[int]] = []
     free: list[int] = []
-    for sequence in sequences:
+    for sequence in longest_first:
         need = int(lengths[sequence])
         place = next((i for i, room in enumerate(free) if room >= need), None)
         if place is None:

@@ -59,6 +59,8 @@ class Position(Record):
     """Part of it that went by waiting for the teacher."""
     tokens: int = 0
     """Tokens read in all steps."""
+    row_tokens: int = 0
+    """Tokens of all rows that were read, padding included."""
 
 
 class CheckpointPart(Record):
@@ -81,6 +83,8 @@ class CheckpointManifest(Record):
     probe_loss: float
     """The student's loss on the probe, to compare with after a resume."""
     loss_scale: float = 1.0
+    scalars: dict[str, float] = Field(default={})
+    """The optimizer's numbers that are the same for all weights."""
 
 
 @dataclass
@@ -152,6 +156,7 @@ class Checkpointer:
             weights=weights,
             probe_loss=probe_loss,
             loss_scale=engine.loss_scale,
+            scalars=engine.scalars(),
         )
         errors: list[Exception] = []
         files = [(f"{folder}/parts/{sha256}.safetensors", path) for sha256, _, path in own]
@@ -351,7 +356,7 @@ def restore(engine: StudentEngine, store: ObjectStore, manifest: CheckpointManif
     RetryError
         A part is damaged, or the weights differ afterwards.
     """
-    engine.make_states(manifest.position.step)
+    engine.make_states({"step": float(manifest.position.step), **manifest.scalars})
     missing = {(name, kind) for name in engine.names for kind in (WEIGHT, *engine.states)}
     for name, kind, tensor in read_tensors(store, manifest):
         if (name, kind) in missing:

@@ -70,11 +70,16 @@ def deepspeed_settings(training: Training, precision: ResolvedPrecision, world: 
         "gradient_accumulation_steps": 1,
         "train_batch_size": training.micro_batch * world,
         "gradient_clipping": training.optimizer.max_gradient_norm,
-        "zero_optimization": {"stage": training.zero_stage},
+        "zero_optimization": {
+            "stage": training.zero_stage,
+            **training.deepspeed.zero_optimization.model_dump(exclude_none=True),
+        },
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": precision == "bfloat16"},
-        "fp16": {"enabled": precision == "float16"},
+        # A step that overflowed is taken again, so a second one at the same scale would overflow as surely; and the
+        # scale is raised by `StudentEngine`.
+        "fp16": {"enabled": precision == "float16", "hysteresis": 1, "loss_scale_window": 2**31},
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": "fp32",
         "steps_per_print": 2**31,

@@ -4,7 +4,7 @@ All that depends on how a ZeRO stage keeps its tensors is here.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import deepspeed
@@ -22,12 +22,15 @@ from torch import nn
 from distill_runtime.contract.sections import Optimizer
 from distill_runtime.errors import RetryError
 from distill_runtime.student.module import STUDENT_PREFIX, DistilledStudent, Sums
-from distill_runtime.student.optimizer import STATES, make_optimizer, parameter_groups
+from distill_runtime.student.optimizer import make_optimizer, optimizer_states, parameter_groups
 
 WEIGHT = "weight"
 """Name of the weight itself among the tensors of a parameter; the others are the optimizer's."""
 OVERFLOW_RETRIES = 32
 """Times that the loss scale may be halved for one step (float16)."""
+LOSS_SCALE_STEPS = 1000
+"""The loss scale is doubled behind every so manyth step (float16). DeepSpeed 0.19 would do it inside a step, between
+taking the gradients' norm and dividing them by the scale, and so halve that step's gradients."""
 
 
 class StudentEngine:
@@ -37,10 +40,15 @@ class StudentEngine:
         groups = parameter_groups(module.named_parameters(), spec.weight_decay)
         self._engine: Any
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=make_optimizer(groups, spec), config=settings)
+        if self._engine.fp16_enabled():
+            # At the lowest scale DeepSpeed would end the process with an exception of its own.
+            self._engine.optimizer.loss_scaler.raise_error_at_min_scale = False
         self._stage: int = settings["zero_optimization"]["stage"]
         self._clip: float = settings["gradient_clipping"]
-        self.states = STATES[spec.kind]
+        kept = optimizer_states(spec)
+        self.states = kept.tensors
         """Names of the optimizer's tensors."""
+        self._scalars = kept.scalars
         self._named: dict[str, nn.Parameter] = {
             name.removeprefix(STUDENT_PREFIX): parameter
             for name, parameter in self._engine.module.named_parameters()
@@ -78,16 +86,23 @@ class StudentEngine:
         sums, norm = self._try_step(micro_steps)
         for _ in range(OVERFLOW_RETRIES):
             # In float16 an overflow makes DeepSpeed skip the step and lower the scale: take the same step again.
-            if not (self._engine.fp16_enabled() and self._engine.optimizer.overflow):
+            if not self._overflowed:
                 break
             sums, norm = self._try_step(micro_steps)
-        if not math.isfinite(norm):
+        if self._overflowed or not math.isfinite(norm):
             raise RetryError(
                 f"step {number}: the gradient is not finite (norm {norm}): lower training.optimizer.learningRate or "
                 "use another training.precision if it happens again.",
                 reason="NotFinite",
             )
+        if number % LOSS_SCALE_STEPS == 0:
+            self.set_loss_scale(2 * self.loss_scale)
         return sums, norm
+
+    @property
+    def _overflowed(self) -> bool:
+        """Did the last try overflow (float16)? Then nothing has changed but the loss scale."""
+        return bool(self._engine.fp16_enabled() and self._engine.optimizer.overflow)
 
     def _try_step(self, micro_steps: list[Callable[[], Sums]]) -> tuple[torch.Tensor, float]:
         sums = self._accumulate(micro_steps)
@@ -181,12 +196,17 @@ class StudentEngine:
             if torch.distributed.get_rank() == 0:
                 parameter.data.copy_(value)
 
-    def make_states(self, steps_made: int) -> None:
-        """Makes the optimizer's states (zeros), as its first step would; `set_tensor` fills them."""
+    def scalars(self) -> dict[str, float]:
+        """The optimizer's numbers that are the same for all weights; none before its first step."""
+        state = self._inner.state.get(self._flat_parameters()[0], {})
+        return {name: float(state[name]) for name in self._scalars if name in state}
+
+    def make_states(self, scalars: Mapping[str, float]) -> None:
+        """Makes the optimizer's states as its first step would: zeros, which `set_tensor` fills, and these numbers."""
         for flat in self._flat_parameters():
             state = self._inner.state[flat]
-            if self.states:
-                state["step"] = torch.tensor(float(steps_made), dtype=torch.float32)
+            for name in self._scalars:
+                state[name] = torch.tensor(scalars[name], dtype=torch.float32)
             for name in self.states:
                 state[name] = torch.zeros_like(flat)
         self._link()

@@ -24,7 +24,8 @@ from distill_runtime.student.engine import WEIGHT
 from distill_runtime.student.export import check_export, export_model
 from distill_runtime.student.fence import CheckpointEntry, Fence
 from distill_runtime.student.model_card import model_card
-from distill_runtime.student.trainer import wait_fraction
+from distill_runtime.student.trainer import packing_efficiency, wait_fraction
+from distill_runtime.student.whole_model import whole_weights
 
 EXPORTED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Precisions of an initial student that the export keeps; every other becomes float32."""
@@ -43,6 +44,8 @@ class Finished(Record):
     held_out_loss: float | None
     """Of the exported weights."""
     wait_fraction: float
+    packing_efficiency: float | None = None
+    """Part of the tokens of all rows that was no padding."""
     tokens_per_second: float
     model: str
     """Key of the exported folder."""
@@ -57,6 +60,7 @@ class Finished(Record):
             final_loss=self.final_loss,
             held_out_loss=self.held_out_loss,
             wait_fraction=round(self.wait_fraction, 4),
+            packing_efficiency=None if self.packing_efficiency is None else round(self.packing_efficiency, 4),
             tokens_per_second=round(self.tokens_per_second, 1),
         )
         return facts.flat()
@@ -87,8 +91,8 @@ def finish(
 ) -> Finished:
     """Exports the chosen weights from their checkpoint, tensor by tensor, and says that the training is finished.
 
-    The exported model is exactly what a checkpoint holds, so it needs no other rank. Its precision is the initial
-    student's: 16 bits stay 16 bits, everything else is float32.
+    The exported model is what a checkpoint and the initial student hold, so it needs no other rank. Its precision is
+    the initial student's: 16 bits stay 16 bits, everything else is float32.
 
     Raises
     ------
@@ -101,7 +105,8 @@ def finish(
     key = f"{layout.training_key(prepared.training_digest)}/model"
     folder = scratch / "model"
     shutil.rmtree(folder, ignore_errors=True)
-    weights = ((name, tensor) for name, kind, tensor in read_tensors(store, manifest) if kind == WEIGHT)
+    trained = ((name, tensor) for name, kind, tensor in read_tensors(store, manifest) if kind == WEIGHT)
+    weights = whole_weights(trained, config, prepared, store, student_folder=student_folder, target=folder)
     trusted = config.work.student.trust_remote_code
     digests = export_model(
         folder,
@@ -127,6 +132,7 @@ def finish(
         final_loss=position.loss,
         held_out_loss=manifest.position.held_out_loss,
         wait_fraction=wait_fraction(position),
+        packing_efficiency=packing_efficiency(position),
         tokens_per_second=position.tokens / position.seconds if position.seconds else 0.0,
         model=key,
         model_digest=digest,

@@ -37,6 +37,7 @@ def make_initial_student(
     ----------
     initialise
         For `fromConfig` its `config` is on this machine already (`file://`), a file or the folder of `config.json`.
+        For `fromTeacher` the layers are named: what `byInfluence` chose is in `layers`.
     teacher_folder
         The teacher's Hugging Face folder. Tokenizer, chat template and generation settings come from it.
 
@@ -61,12 +62,7 @@ def make_initial_student(
 
 def _copy_layers(wanted: TeacherLayers, teacher_folder: Path, target: Path, trust_remote_code: bool) -> None:
     teacher = AutoConfig.from_pretrained(teacher_folder, trust_remote_code=trust_remote_code)
-    if getattr(teacher, "quantization_config", None) is not None:
-        raise UserError(
-            f"{layers.FIELD}: the teacher's weights are quantised, which a student can't be trained from: "
-            "use student.model or student.initialise.fromConfig.",
-            reason="QuantisedTeacher",
-        )
+    layers.check_not_quantised(teacher)
     count = layers.layer_count(teacher)
     kept = layers.kept_layers(wanted, count)
     student = layers.cut_configuration(teacher, kept)

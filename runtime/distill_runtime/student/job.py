@@ -12,7 +12,7 @@ import transformers
 
 from distill_runtime.contract import environment
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.data.order import Order
+from distill_runtime.data.order import training_order
 from distill_runtime.data.plan import Plan
 from distill_runtime.errors import Checkpointed
 from distill_runtime.models import resolve_model
@@ -37,11 +37,13 @@ from distill_runtime.student.distributed import (
 from distill_runtime.student.engine import StudentEngine
 from distill_runtime.student.fence import Fence
 from distill_runtime.student.finish import finish, read_finished
+from distill_runtime.student.grouping import Limits
 from distill_runtime.student.held_out import HeldOut
 from distill_runtime.student.model import DTYPES, assert_head_fits, build_model, read_config
 from distill_runtime.student.module import DistilledStudent
 from distill_runtime.student.reader import Reader, TeacherSide
 from distill_runtime.student.self_checks import assert_resumed, check_packing, probe_loss
+from distill_runtime.student.trained import choose_trained
 from distill_runtime.student.trainer import Trainer
 from distill_runtime.transport.interface import SignalSource
 from distill_runtime.transport.objectstore_source import ObjectStoreSource
@@ -109,7 +111,7 @@ def train(config: RunConfig, open_source: OpenSource = objectstore_source) -> Fa
     site = Site(config, prepared, store, ranks, cache, _student_folder(config, prepared, store, ranks, cache))
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         shutil.rmtree(site.scratch, ignore_errors=True)
-    source = open_source(store, config, prepared, cache, ranks) if _needs_teacher(config) else None
+    source = open_source(store, config, prepared, cache, ranks) if config.work.learns_from_teacher else None
     try:
         trainer = _make_trainer(site, source, fence, stop, progress)
         position = trainer.run()
@@ -144,10 +146,6 @@ def _end(site: Site, fence: Fence | None, position: Position, progress: Progress
     return facts
 
 
-def _needs_teacher(config: RunConfig) -> bool:
-    return config.work.objective.distillation_weight > 0
-
-
 def _student_folder(config: RunConfig, prepared: Prepared, store: ObjectStore, ranks: Ranks, cache: Path) -> Path:
     """The initial student's folder: fetched by one process of each node, then found by the others."""
     local_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
@@ -176,6 +174,10 @@ def _make_trainer(
     samples = [plan.sequence(number) for number in range(min(3, len(plan)))]
     precision = prepared.training_precision
 
+    limits = Limits(rows=training.micro_batch)
+    if training.micro_batch_tokens is not None:
+        limits = Limits(rows=None, tokens=training.micro_batch_tokens)
+
     def reader(name: str, of: Plan) -> Reader:
         row = signal_of(prepared, name).row
         return Reader(
@@ -183,7 +185,7 @@ def _make_trainer(
             of,
             None if source is None else TeacherSide(source, row, teacher_head),
             ranks,
-            micro_batch=training.micro_batch,
+            limits=limits,
             row_tokens=config.work.data.max_length if training.packing else None,
             varlen=varlen,
         )
@@ -208,7 +210,7 @@ def _make_trainer(
     trainer = Trainer(
         work=config.work,
         plan=plan,
-        order=_order(config, plan),
+        order=training_order(plan.shard_sizes, training, [source.share for source in prepared.sources]),
         total_steps=prepared.total_steps,
         engine=engine,
         reader=train_reader,
@@ -250,20 +252,9 @@ def _make_engine(site: Site) -> StudentEngine:
         trust_remote_code=trusted,
     )
     assert_head_fits(model, head)
+    choose_trained(model, config.work.student, zero3=settings if training.zero_stage == 3 else None)
     module = DistilledStudent(model, head=head, objective=config.work.objective)
     return StudentEngine(module, training.optimizer, settings)
-
-
-def _order(config: RunConfig, plan: Plan) -> Order:
-    training = config.work.training
-    return Order(
-        plan.shard_sizes,
-        seed=training.seed,
-        window_shards=training.shuffle_window_shards,
-        global_batch=training.global_batch,
-        steps=training.steps,
-        epochs=training.epochs,
-    )
 
 
 def _held_out(site: Site, reference: PlanReference | None, reader: Callable[[str, Plan], Reader]) -> HeldOut | None:

@@ -53,7 +53,7 @@ class LayerNames:
 
 
 def kept_layers(wanted: TeacherLayers, layers: int) -> tuple[int, ...]:
-    """The numbers of the layers to keep, of a teacher that has so many.
+    """The numbers of the layers to keep, of a teacher that has so many; `byInfluence` must have become `layers`.
 
     Raises
     ------
@@ -90,6 +90,22 @@ def layer_names(names: Iterable[str], layers: int, kept: tuple[int, ...], model_
         "use student.model or student.initialise.fromConfig.",
         reason="UnknownLayers",
     )
+
+
+def check_not_quantised(teacher: PreTrainedConfig) -> None:
+    """Makes sure that the teacher's layers can be trained on.
+
+    Raises
+    ------
+    UserError
+        Its weights are quantised.
+    """
+    if getattr(teacher, "quantization_config", None) is not None:
+        raise UserError(
+            f"{FIELD}: the teacher's weights are quantised, which a student can't be trained from: "
+            "use student.model or student.initialise.fromConfig.",
+            reason="QuantisedTeacher",
+        )
 
 
 def layer_count(config: PreTrainedConfig) -> int:
@@ -144,7 +160,7 @@ def check_layers_alike(
         raise UserError(
             f"{FIELD}: {teacher.model_type} scales attention by the layer's number.", reason="UnknownLayers"
         )
-    stacks = [_layer_stack(config, trust_remote_code) for config in (teacher, student)]
+    stacks = [_empty_stack(config, trust_remote_code) for config in (teacher, student)]
     for place, layer in enumerate(kept):
         old, new = _traits(stacks[0][layer]), _traits(stacks[1][place])
         if difference := [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]:
@@ -156,10 +172,21 @@ def check_layers_alike(
             )
 
 
-def _layer_stack(config: PreTrainedConfig, trust_remote_code: bool) -> nn.ModuleList:
+def _empty_stack(config: PreTrainedConfig, trust_remote_code: bool) -> nn.ModuleList:
     """The layers of the text model, without weights."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    return layer_stack(model, config)
+
+
+def layer_stack(model: nn.Module, config: PreTrainedConfig) -> nn.ModuleList:
+    """The layers of the text model in a model.
+
+    Raises
+    ------
+    UserError
+        They can't be found.
+    """
     layers = layer_count(config)
     stacks = [
         module

@@ -10,7 +10,7 @@ import deepspeed
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from distill_runtime.contract.sections import Training
@@ -64,7 +64,7 @@ def build_model(
     dtype: torch.dtype,
     settings: dict[str, Any],
     trust_remote_code: bool,
-) -> nn.Module:
+) -> PreTrainedModel:
     """The model with its weights. With ZeRO-3 no rank ever holds more than a tensor beyond its own part.
 
     Raises

@@ -6,9 +6,14 @@ from huggingface_hub import ModelCardData
 
 from distill_runtime.contract.report import Scores, Subject
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.evaluation.assembly import objective_in_words
+from distill_runtime.contract.sections import TeacherLayers
+from distill_runtime.evaluation.assembly import objective_in_words, optimizer_in_words, trained_in_words
 from distill_runtime.prepared import ModelPin, Prepared
 
+ADAPTER = (
+    "The adapter is merged into these weights. By itself it lies in `adapter`, in peft's format, for the student "
+    "before training."
+)
 SUBJECTS: dict[Subject, str] = {
     "teacher": "teacher",
     "studentBefore": "student before",
@@ -50,6 +55,7 @@ def model_card(
         _origin(config, prepared),
         _training(config, prepared, steps, exported_step, held_out_loss),
         "## Results\n\n" + (_results(scores) if scores else "In `report.json` and `report.html` of the job."),
+        *([] if config.work.student.adapter is None else [ADAPTER]),
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         'generate = pipeline("text-generation", model="PATH_OF_THIS_FOLDER")\n```',
     ]
@@ -76,11 +82,7 @@ def _origin(config: RunConfig, prepared: Prepared) -> str:
     if initialise is None:
         student = _named(prepared.student)
     elif initialise.from_teacher is not None:
-        wanted = initialise.from_teacher
-        which = (
-            f"the first of every {wanted.every} layers" if wanted.layers is None else f"layers {_listed(wanted.layers)}"
-        )
-        student = f"{which} of the teacher"
+        student = f"{_kept(initialise.from_teacher)} of the teacher"
     else:
         assert initialise.from_config is not None
         student = f"random weights (seed {initialise.from_config.seed}) for `{initialise.from_config.config}`"
@@ -95,6 +97,15 @@ def _origin(config: RunConfig, prepared: Prepared) -> str:
     ])  # fmt: skip
 
 
+def _kept(wanted: TeacherLayers) -> str:
+    if wanted.layers is not None:
+        return f"layers {_listed(wanted.layers)}"
+    if wanted.by_influence is not None:
+        measured = f"measured over {wanted.by_influence.sequences} sequences"
+        return f"the {wanted.by_influence.keep} layers of most influence ({measured})"
+    return f"the first of every {wanted.every} layers"
+
+
 def _listed(layers: list[int]) -> str:
     return ", ".join(map(str, layers))
 
@@ -103,9 +114,10 @@ def _training(config: RunConfig, prepared: Prepared, steps: int, exported: int, 
     training = config.work.training
     rows = [
         ("objective", objective_in_words(config.work.objective)),
+        ("trained", trained_in_words(config.work.student)),
         ("steps", f"{steps:,} of {prepared.total_steps:,}; these are the weights of step {exported:,}"),
         ("global batch", f"{training.global_batch:,} sequences"),
-        ("optimizer", f"{training.optimizer.kind}, learning rate {training.optimizer.learning_rate:g}"),
+        ("optimizer", f"{optimizer_in_words(training.optimizer)}, learning rate {training.optimizer.learning_rate:g}"),
         ("precision", prepared.training_precision),
     ]
     if held_out_loss is not None:
@@ -132,11 +144,13 @@ def _values(scores: Scores) -> dict[str, str]:
         "KL to the teacher (nats per target)": scores.kl_to_teacher,
         "top-1 agreement with the teacher": scores.top1_agreement,
         "perplexity": scores.perplexity,
+        "expected calibration error": scores.expected_calibration_error,
     }
     for name, task in scores.tasks.items():
         values |= {
             f"{name}: accuracy": task.accuracy,
             f"{name}: macro F1": task.macro_f1,
+            f"{name}: expected calibration error": task.expected_calibration_error,
             f"{name}: exact match": task.exact_match,
             f"{name}: token F1": task.token_f1,
         }

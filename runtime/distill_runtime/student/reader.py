@@ -14,6 +14,7 @@ from distill_runtime.signals.teacher_rows import TeacherRows
 from distill_runtime.student.batches import Arrays, MicroBatch, assemble, divide, own_sequences
 from distill_runtime.student.distributed import Ranks
 from distill_runtime.student.engine import StudentEngine
+from distill_runtime.student.grouping import Limits
 from distill_runtime.student.module import Sums
 from distill_runtime.transport.interface import PlanName, SignalSource
 
@@ -52,7 +53,7 @@ class Reader:
         teacher: TeacherSide | None,
         ranks: Ranks,
         *,
-        micro_batch: int,
+        limits: Limits,
         row_tokens: int | None,
         varlen: bool,
     ) -> None:
@@ -60,7 +61,7 @@ class Reader:
         self._plan = plan
         self._teacher = teacher
         self._ranks = ranks
-        self._micro_batch = micro_batch
+        self._limits = limits
         self._row_tokens = row_tokens
         self._varlen = varlen
 
@@ -70,7 +71,7 @@ class Reader:
             sequences,
             self._plan.lengths,
             world=self._ranks.world,
-            micro_batch=self._micro_batch,
+            limits=self._limits,
             row_tokens=self._row_tokens,
         )
         return everyone[self._ranks.rank]

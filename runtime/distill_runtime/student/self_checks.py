@@ -17,7 +17,8 @@ from distill_runtime.student.reader import Reader, model_inputs
 TOKENS = 48
 """Tokens of each segment at most: enough to see attention cross, too few to cost anything."""
 TOLERANCE: dict[ResolvedPrecision, float] = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
-"""Greatest difference of states, in units of their root mean square. Attention that crosses differs by about 1."""
+"""Greatest difference of a token's state, in units of its length; also of losses, in nats or as a part. Attention that
+crosses differs by about 1, bfloat16 by 0.015 in a model of 30 layers."""
 
 
 def canary_sequences(sequences: list[Sequence]) -> list[Sequence]:
@@ -47,14 +48,21 @@ def check_packing(
         for number, segment in segments.items()
     ]
     wanted = [torch.cat([alone[0], alone[1], alone[2]]), torch.cat([alone[1], alone[0]])]
-    worst = max(float((packed[row, : len(w)] - w).abs().max()) for row, w in enumerate(wanted))
-    unit = float(wanted[0].square().mean().sqrt())
-    if not worst <= TOLERANCE[precision] * unit:
+    worst = max(greatest_difference(packed[row, : len(w)], w) for row, w in enumerate(wanted))
+    if not worst <= TOLERANCE[precision]:
         raise UserError(
-            f"training.packing: packed sequences see each other in this student (states differ by {worst / unit:.2g} "
-            "of their size): set training.packing to false.",
+            f"training.packing: packed sequences see each other in this student (states differ by {worst:.2g} of their "
+            "size): set training.packing to false.",
             reason="PackingCrosses",
         )
+
+
+def greatest_difference(states: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The greatest difference of a row, in units of its length: of [tokens, hidden size] and what they should be.
+
+    Not of an element: trained models have a few with many times the size of the others, and so many times the rounding.
+    """
+    return float(((states - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max())
 
 
 def probe_loss(

@@ -117,7 +117,8 @@ class Trainer:
         micro_steps = [self.reader.forward(self.engine, batch, scale) for batch in loaded]
         sums, norm = self.engine.step(micro_steps, rate, number)
         seconds = time.monotonic() - began
-        told = gather_numbers([*sums.tolist(), self._waited - waited], self.ranks)
+        read = sum(batch.arrays.input_ids.size for batch in loaded)
+        told = gather_numbers([*sums.tolist(), self._waited - waited, float(read)], self.ranks)
         loss = float(told[:, 0].sum()) / self.ranks.world
         if not math.isfinite(loss):
             raise RetryError(
@@ -136,9 +137,9 @@ class Trainer:
             seconds=seconds,
             waited_seconds=min(seconds, float(told[:, 3].max())),
         )
-        self._note(point, int(self.plan.lengths[sequences].sum()))
+        self._note(point, int(self.plan.lengths[sequences].sum()), row_tokens=int(told[:, 4].sum()))
 
-    def _note(self, point: CurvePoint, tokens: int) -> None:
+    def _note(self, point: CurvePoint, tokens: int, *, row_tokens: int) -> None:
         seconds, waited = point.seconds or 0.0, point.waited_seconds or 0.0
         before = self.position
         self.position = before.model_copy(
@@ -148,6 +149,7 @@ class Trainer:
                 "seconds": before.seconds + seconds,
                 "waited_seconds": before.waited_seconds + waited,
                 "tokens": before.tokens + tokens,
+                "row_tokens": before.row_tokens + row_tokens,
             }
         )
         if not self.ranks.first:
@@ -166,6 +168,7 @@ class Trainer:
                 loss=self.position.loss,
                 held_out_loss=self.position.held_out_loss,
                 wait_fraction=wait_fraction(self.position),
+                packing_efficiency=packing_efficiency(self.position),
                 **more,
             )
 
@@ -237,6 +240,11 @@ class Trainer:
 def wait_fraction(position: Position) -> float:
     """Part of the steps' wall time that went by waiting for the teacher."""
     return min(1.0, position.waited_seconds / position.seconds) if position.seconds > 0 else 0.0
+
+
+def packing_efficiency(position: Position) -> float | None:
+    """Part of the tokens of all rows that is no padding; None before the first step."""
+    return position.tokens / position.row_tokens if position.row_tokens else None
 
 
 def _known(value: float) -> float | None:

@@ -17,6 +17,7 @@ _GAUGES = {
     "loss": "The training loss of the last step.",
     "held_out_loss": "The last held-out loss.",
     "wait_fraction": "Part of the time that the student waited for signals.",
+    "packing_efficiency": "Part of the tokens of the student's rows that is no padding.",
 }
 
 

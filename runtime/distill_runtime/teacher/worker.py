@@ -373,7 +373,7 @@ class Replica:
 
 
 def longest_sequence(store: ObjectStore, prepared: Prepared) -> int:
-    """Tokens of the longest sequence of the job's plans and the canary."""
+    """Tokens of the longest sequence of the job's plans, as the teacher reads it, and of the canary."""
     references = [prepared.train, prepared.evaluation, *(task.plan for task in prepared.tasks)]
-    lengths = [int(Plan(store, reference).lengths.max()) for reference in references if reference is not None]
+    lengths = [Plan(store, reference).longest_for_teacher for reference in references if reference is not None]
     return max([len(prepared.teacher_canary), *lengths])

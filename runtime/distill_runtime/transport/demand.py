@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from distill_runtime import layout
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.data.order import Order
+from distill_runtime.data.order import training_order
 from distill_runtime.data.plan import Plan
 from distill_runtime.prepared import Prepared, Record
 from distill_runtime.signals.addresses import TRAIN, plan_references, signal_of, signal_root
@@ -70,25 +70,20 @@ class Demand:
     """
 
     def __init__(self, store: ObjectStore, config: RunConfig, prepared: Prepared) -> None:
-        self.plans = {name: Plan(store, reference) for name, reference in plan_references(prepared).items()}
+        asked = plan_references(prepared)
+        self._asked = frozenset(asked)
+        self.plans = {name: Plan(store, reference) for name, reference in {**asked, TRAIN: prepared.train}.items()}
         self.signals = {name: signal_of(prepared, name) for name in self.plans}
         """What is stored about the targets of each plan."""
         self._roots = {name: signal_root(config, prepared, name) for name in self.plans}
         self.streaming = config.work.signal.mode == "streaming"
-        training = config.work.training
-        self.order = Order(
-            self.plans[TRAIN].shard_sizes,
-            seed=training.seed,
-            window_shards=training.shuffle_window_shards,
-            global_batch=training.global_batch,
-            steps=training.steps,
-            epochs=training.epochs,
-        )
+        shares = [source.share for source in prepared.sources]
+        self.order = training_order(self.plans[TRAIN].shard_sizes, config.work.training, shares)
 
     @property
     def roots(self) -> list[str]:
         """Where the job's signals are, each once."""
-        return list(dict.fromkeys(self._roots.values()))
+        return list(dict.fromkeys(root for name, root in self._roots.items() if name in self._asked))
 
     @property
     def train_root(self) -> str:
@@ -113,6 +108,8 @@ class Demand:
 
     def training(self, first_step: int = 0) -> list[Wanted]:
         """Shards that the steps from `first_step` on read, in the order of their first use."""
+        if TRAIN not in self._asked:
+            return []
         return _once(self.wanted(TRAIN, index) for index in self.order.shards_by_first_use(first_step))
 
     def all(self, consumption: Consumption = NOTHING_READ) -> list[Wanted]:
@@ -130,7 +127,7 @@ class Demand:
         These are the ones that steps [checkpoint, step] read, and those read first after `step`, as long as the ones
         before are at most `watermark_bytes`; so one shard ahead always is among them.
         """
-        if consumption.finished:
+        if consumption.finished or TRAIN not in self._asked:
             return []
         position = max(consumption.step, consumption.checkpoint)
         found: dict[str, Wanted] = {}
@@ -171,8 +168,9 @@ def missing_shards(store: ObjectStore, config: RunConfig, prepared: Prepared) ->
     demand = Demand(store, config, prepared)
     consumption = read_consumption(store, prepared) if demand.streaming else NOTHING_READ
     states = {folder: state for root in demand.roots for folder, state in list_states(store, root).items()}
+    wanted = demand.all(consumption)
     missing = sum(
-        item.shard.folder not in states or states[item.shard.folder].status in ("missing", "broken")
-        for item in demand.all(consumption)
+        item.shard.folder not in states or states[item.shard.folder].status in ("missing", "broken") for item in wanted
     )
-    return missing + (not is_published(store, prepared))
+    # Whoever reads any signal reads the head too.
+    return missing + (bool(plan_references(prepared)) and not is_published(store, prepared))

@@ -22,6 +22,7 @@ class ShardWork:
     plan: PlanName
     shard: int
     sequences: list[Sequence]
+    """What the teacher reads of them."""
     row: RowFormat
     """What is to be stored of each target."""
     token: str

@@ -248,7 +248,7 @@ class ObjectStoreSink(SignalSink):
             self._claims.release(key)
             return None
         self._taken[key] = _Taken(wanted, state.generation)
-        sequences = self._demand.plans[wanted.plan].shard(wanted.index)
+        sequences = [sequence.for_teacher for sequence in self._demand.plans[wanted.plan].shard(wanted.index)]
         row = wanted.shard.signal.row
         return ShardWork(plan=wanted.plan, shard=wanted.index, sequences=sequences, row=row, token=key)
 

@@ -130,7 +130,14 @@ SPEC = some(
         {"initialise": {"fromTeacher": {"layers": [0, 3, 5]}}},
         {"initialise": {"fromTeacher": {"layers": [0, 5, 3]}}},
         {"initialise": {"fromTeacher": {"layers": [0], "every": 2}}},
+        {"initialise": {"fromTeacher": {"byInfluence": {"keep": 4}}}},
+        {"initialise": {"fromTeacher": {"byInfluence": {"keep": 4}, "layers": [0]}}},
         {"initialise": {"fromConfig": {"config": "file://a"}}},
+        {"model": "hf://a/b", "adapter": {"kind": "lora", "rank": 8}},
+        {"model": "hf://a/b", "adapter": {"dropout": 0.1}},
+        {"model": "hf://a/b", "adapter": {}, "freeze": []},
+        {"model": "hf://a/b", "adapter": {}, "freeze": ["embeddings"]},
+        {"model": "hf://a/b", "freeze": ["embeddings"]},
     ],
     training=[
         {"precision": "float16"},
@@ -139,8 +146,13 @@ SPEC = some(
         {"steps": 1},
         {"steps": 1, "epochs": 2},
         {"stopAfterWorseEvaluations": 1},
+        {"optimizer": {"kind": "torch", "torch": {"name": "SGD", "arguments": {"momentum": 0.9}}}},
+        {"optimizer": {"kind": "torch", "torch": {"name": "Adam", "arguments": {"momentum": 0.9}}}},
+        {"optimizer": {"kind": "torch"}},
+        {"deepspeed": {"zero_optimization": {"offload_optimizer": {}}}},
+        {"zeroStage": 0, "deepspeed": {"zero_optimization": {"offload_optimizer": {}}}},
+        {"deepspeed": {"zero_optimization": {"offload_param": {}}}},
     ],
-    data=[{"train": "file://a"}, {"train": ["file://a"], "evaluation": "file://b"}],
     signal=[
         {"kind": "topk"},
         {"kind": "topk", "dtype": "float16", "k": 8},
@@ -150,6 +162,13 @@ SPEC = some(
         {"dtype": "float16"},
         {"dtype": "bfloat16"},
     ],
+    data=[
+        {"train": "file://a"},
+        {"train": ["file://a"], "evaluation": "file://b"},
+        {"sources": [{"uri": "file://a"}, {"uri": "s3://a/b", "weight": 0.5}], "evaluation": "file://b"},
+        {"train": "file://a", "sources": [{"uri": "file://a"}]},
+        {"evaluation": "file://b"},
+    ],
     output=[{"select": "best"}, {"select": "last"}],
     objective=[
         {"distillationWeight": 0},
@@ -157,6 +176,7 @@ SPEC = some(
         {"divergences": [{"kind": "reverseKL"}]},
         {"divergences": [{"kind": "forwardKL", "weight": 2}]},
     ],
+    evaluation=[{"samples": {"count": 2}}, {"samples": {"count": 0}}],
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from distill_operator.api.rules import RULES
 from tests.control_plane.crd.conftest import Jobs
-from tests.unit.api.manifest import changed, errors_of
+from tests.unit.api.manifest import REMOVE, changed, errors_of
 from tests.unit.api.mistakes import AGAINST_A_RULE, LABEL_KEY, ONE_MISTAKE, TASK, VOLUME, teacher
 
 QUESTIONS = {"kind": "questionAnswering", "name": "q", "data": "file://q.jsonl"}
@@ -19,8 +19,11 @@ IN_ITS_OWN_WORDS: list[tuple[str, Any, str]] = [
     ("spec.data.train", 5, "spec.data.train: Invalid value: 5"),
     ("spec.data.train", True, '"spec.data.train" must not validate the schema (not)'),
     ("spec.data.train", {"uri": "hf://a/b"}, "spec.data.train: Too many: 1: must have at most 0 items"),
+    ("spec.data.train", REMOVE, '"spec.data" must validate one and only one schema (oneOf)'),
+    ("spec.data.sources", [{"uri": "s3://a/b"}], '"spec.data" must validate one and only one schema (oneOf)'),
     ("spec.output.select", "best", "spec.data.evaluation: Required value"),
     ("spec.training.stopAfterWorseEvaluations", 3, "spec.data.evaluation: Required value"),
+    ("spec.evaluation.samples", {"count": 3}, "spec.data.evaluation: Required value"),
     ("spec.evaluation.tasks", [TASK, TASK], 'spec.evaluation.tasks[1]: Duplicate value: {"name":"t"}'),
     (
         "spec.student",

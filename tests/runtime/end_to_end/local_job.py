@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def rows(count: int) -> list[dict[str, str]]:
     ]
 
 
-def write_rows(path: Path, items: list[dict[str, str]]) -> Path:
+def write_rows(path: Path, items: Sequence[Mapping[str, Any]]) -> Path:
     """Writes JSON Lines."""
     path.write_text("".join(json.dumps(item) + "\n" for item in items))
     return path

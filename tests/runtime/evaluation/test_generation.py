@@ -23,7 +23,7 @@ from tests.runtime.evaluation.tiny_job import END, QUESTIONS, TinyJob, prompt_id
 def request(job: TinyJob, **changes: Any) -> GenerationRequest:
     base = GenerationRequest(
         model=str(job.teacher),
-        task="capitals",
+        field="evaluation.tasks[capitals]",
         engine="transformers",
         dtype="float32",
         gpus=0,
@@ -103,7 +103,7 @@ def test_an_engine_that_dies_leaves_one_sentence(tmp_path: Path, job: TinyJob, m
     (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(generation, "CHILD", "dying")
-    with pytest.raises(RetryError, match="answers the questions of task capitals ended with code -9"):
+    with pytest.raises(RetryError, match=r"answers the questions of evaluation.tasks\[capitals\] ended with code -9"):
         generate_answers(request(job))
 
 
@@ -113,7 +113,7 @@ def test_missing_answers_are_never_taken_for_empty_ones(tmp_path: Path, job: Tin
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(generation, "CHILD", "lazy")
-    with pytest.raises(RetryError, match="gave 1 answers to the 4 questions of task capitals"):
+    with pytest.raises(RetryError, match=r"gave 1 answers to the 4 questions of evaluation.tasks\[capitals\]"):
         generate_answers(request(job))
 
 

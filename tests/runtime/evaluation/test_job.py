@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -15,13 +16,19 @@ from distill_runtime.artifacts import stored_digest
 from distill_runtime.contract.outcome import Outcome
 from distill_runtime.contract.report import Report
 from distill_runtime.contract.run import RunConfig
+from distill_runtime.data.chat import TextEncoder
+from distill_runtime.data.samples import sample_examples
 from distill_runtime.errors import RetryError, UserError
 from distill_runtime.evaluation import subjects
+from distill_runtime.evaluation.generate_answers import answer_text
 from distill_runtime.evaluation.job import EvaluationJob
-from distill_runtime.evaluation.results import teacher_evaluations_missing
+from distill_runtime.evaluation.results import LabelScores, teacher_evaluations_missing
+from distill_runtime.prepared import TaskReference
 from distill_runtime.store.directory import DirectoryStore
 from distill_runtime.student.finish import Finished, finished_key
-from tests.runtime.evaluation.tiny_job import TinyJob
+from tests.fixtures.models import tiny_tokenizer
+from tests.runtime.evaluation.test_generation import greedy
+from tests.runtime.evaluation.tiny_job import LABELS, TinyJob, target_log_probabilities
 
 
 def evaluation(job: TinyJob, config: RunConfig | None = None) -> EvaluationJob:
@@ -38,7 +45,9 @@ def scored(job: TinyJob, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """The facts of a first evaluation, teacher and students."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILL_STATE_DIR", str(tmp_path_factory.mktemp("state")))
-        with pytest.raises(RetryError, match="teacher's answers to task capitals are missing") as missing:
+        with pytest.raises(
+            RetryError, match=r"teacher's answers to evaluation.tasks\[capitals\] are missing"
+        ) as missing:
             evaluation(job).students()
         assert missing.value.needs == "signals"
         assert teacher_evaluations_missing(job.store, job.config, job.prepared) == 1
@@ -57,6 +66,8 @@ def test_the_report_has_the_scores_of_all_three_models(job: TinyJob, scored: dic
     for scores in (report.teacher, report.student_before, report.student_after):
         assert scores.perplexity is not None
         assert scores.perplexity > 1
+        assert 0 <= (scores.expected_calibration_error or -1) <= 1
+        assert 0 <= (scores.tasks["desks"].expected_calibration_error or -1) <= 1
         assert set(scores.tasks) == {"desks", "capitals"}
         assert scores.tasks["desks"].accuracy is not None
         assert scores.tasks["capitals"].token_f1 is not None
@@ -67,6 +78,7 @@ def test_the_report_has_the_scores_of_all_three_models(job: TinyJob, scored: dic
     for scores, folder in ((report.teacher, job.teacher), (report.student_after, job.trained)):
         assert scores.parameters == AutoModelForCausalLM.from_pretrained(folder).num_parameters()
     assert report.student_after.digest == stored_digest(job.store, "trainings/training-digest/model")
+    assert scored["studentAfterEce"] == pytest.approx(report.student_after.expected_calibration_error, rel=1e-4)
     assert scored["studentAfterKl"] == pytest.approx(report.student_after.kl_to_teacher, rel=1e-4)
 
 
@@ -81,6 +93,46 @@ def test_stored_scores_are_reused_and_no_model_is_loaded(
     assert evaluation(job).students() == scored
     assert json.loads((state_folder / "report.json").read_text())["name"] == "tiny"
     assert (state_folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_labels_compared_otherwise_need_no_model_again(
+    job: TinyJob, scored: dict[str, Any], state_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    work = job.config.work.model_dump()
+    classified, answered = work["evaluation"]["tasks"]
+    scores: dict[str, LabelScores] = {}
+    real = subjects.choose_labels
+    monkeypatch.setattr(subjects, "load_model", None)
+    monkeypatch.setattr(subjects, "TeacherStates", None)
+    accuracies: dict[str, float | None] = {}
+    for normalisation in ("none", "tokens", "characters", "bytes"):
+        tasks = [{**classified, "normalisation": normalisation}, answered]
+        config = {**job.config.model_dump(), "work": {**work, "evaluation": {"tasks": tasks}}}
+        monkeypatch.setattr(
+            subjects, "choose_labels", lambda e, s, *rest: scores.setdefault(str(s), s) and real(e, s, *rest)
+        )
+        evaluation(job, RunConfig.model_validate(config)).students()
+        found = read_report(job.store).student_after.tasks["desks"]
+        assert found.normalisation == normalisation
+        accuracies[normalisation] = found.accuracy
+    # The same three models' log-probabilities were read each time, and the accuracies are those computed by hand.
+    assert len(scores) == 3
+    sums = [
+        float(values.sum())
+        for values in target_log_probabilities(job.log_probabilities(job.trained, job.labels), job.labels)
+    ]
+    tokens = [len(sequence.targets) for sequence in job.labels]
+    divisors = {
+        "none": [1] * 12,
+        "tokens": tokens,
+        "characters": [len(label) for label in LABELS] * 4,
+        "bytes": [len(label.encode()) for label in LABELS] * 4,
+    }
+    right = ["loans", "transfers abroad", "cards", "loans"]
+    for normalisation, by in divisors.items():
+        quotients = np.array(sums).reshape(4, 3) / np.array(by).reshape(4, 3)
+        chosen = [LABELS[place] for place in quotients.argmax(axis=1)]
+        assert accuracies[normalisation] == sum(a == b for a, b in zip(chosen, right, strict=True)) / 4
 
 
 def test_another_student_reuses_the_teachers_scores(
@@ -197,3 +249,41 @@ def test_of_two_teacher_replicas_one_answers_and_both_end_with_the_answers_store
     assert sorted(fact["answersMade"] for fact in facts) == [0, 1]
     assert sorted(fact["answersReused"] for fact in facts) == [0, 1]
     assert teacher_evaluations_missing(job.store, config, job.prepared) == 0
+
+
+def test_samples_are_the_greedy_answers_of_all_three_models_and_a_second_job_needs_no_teacher(
+    job: TinyJob, scored: dict[str, Any], state_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    encoder = TextEncoder(tiny_tokenizer())
+    examples = sample_examples(job.held_out[:3], encoder, max_new_tokens=5)
+    job.store.put("plans/samples.json", examples.model_dump_json().encode())
+    samples = TaskReference(name="samples", kind="samples", digest="s", examples_key="plans/samples.json", plan=None)
+    prepared = job.prepared.model_copy(update={"samples": samples})
+    work = job.config.work.model_dump()
+    settings = {"count": 3, "max_new_tokens": 5, "engine": "transformers"}
+    changed = {**work, "evaluation": {**work["evaluation"], "samples": settings}}
+    config = RunConfig.model_validate({**job.config.model_dump(), "uid": "u6", "work": changed})
+    job.store.put(layout.prepared_key(config), prepared.model_dump_json().encode())
+    with pytest.raises(RetryError, match=r"teacher's answers to evaluation.samples are missing"):
+        evaluation(job, config).students()
+    assert evaluation(job, config).teacher() == {"answersMade": 1, "answersReused": 1}
+    evaluation(job, config).students()
+    report = read_report(job.store)
+    assert [sample.prompt for sample in report.samples] == examples.prompts
+    assert [sample.reference for sample in report.samples] == [answers[0] for answers in examples.answers]
+    for field, folder in (("teacher", job.teacher), ("student_before", job.before), ("student_after", job.trained)):
+        wanted = [
+            answer_text(tiny_tokenizer(), greedy(folder, ids, 5, set(examples.stop_token_ids)), examples.stop_token_ids)
+            for ids in examples.prompt_ids
+        ]
+        assert [getattr(sample, field) for sample in report.samples] == wanted
+    assert report.samples[0].teacher != report.samples[0].student_after
+    page = (state_folder / "report.html").read_text()
+    assert page.count('class="card sample"') == 3
+
+    monkeypatch.setattr(subjects, "generate_answers", None)
+    second = config.model_copy(update={"uid": "u7"})
+    job.store.put(layout.prepared_key(second), prepared.model_dump_json().encode())
+    assert teacher_evaluations_missing(job.store, second, prepared) == 0
+    evaluation(job, second).students()
+    assert read_report(job.store).samples == report.samples

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from distill_runtime.data.examples import TaskExamples
 from distill_runtime.data.plan import Plan, write_plan
 from distill_runtime.errors import RetryError, UserError
 from distill_runtime.evaluation import scoring
+from distill_runtime.evaluation.calibration import expected_calibration_error
+from distill_runtime.evaluation.labels import choose_labels
 from distill_runtime.evaluation.scoring import (
     ModelStates,
     TeacherStates,
@@ -21,6 +24,7 @@ from distill_runtime.evaluation.scoring import (
     score_labels,
     sequence_log_probabilities,
 )
+from distill_runtime.losses.metrics import CALIBRATION_BINS
 from distill_runtime.prepared import PlanReference
 from distill_runtime.store.directory import DirectoryStore
 from distill_runtime.transport.objectstore_source import ObjectStoreSource
@@ -75,6 +79,14 @@ def test_held_out_scores_equal_the_plain_computation_through_logits(
     assert found.kl_to_teacher == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), abs=TOLERANCE)
     assert found.top1_agreement == pytest.approx(float((p.argmax(-1) == q.argmax(-1)).double().mean()))
     assert found.cross_entropy == pytest.approx(-float(targets.mean()), abs=TOLERANCE)
+    confidence, top = q.exp().max(-1)
+    wanted = multiclass_calibration_error(
+        q.exp(), torch.cat([torch.from_numpy(s.ids[s.targets].astype(np.int64)) for s in job.held_out]),
+        num_classes=q.shape[1], n_bins=CALIBRATION_BINS,
+    )  # fmt: skip
+    assert expected_calibration_error(found.calibration) == pytest.approx(float(wanted), abs=TOLERANCE)
+    assert sum(found.calibration.predictions) == len(top)
+    assert sum(found.calibration.confidence) == pytest.approx(float(confidence.sum()), rel=TOLERANCE)
     assert told[-1] == 11
     assert told == sorted(told)
 
@@ -106,8 +118,10 @@ def test_label_scores_equal_log_probabilities_summed_by_hand(
     ]
     found = sequence_log_probabilities(plan, "task-desks", states)
     np.testing.assert_allclose(found, by_hand, atol=20 * TOLERANCE)
+    scores = score_labels(plan, examples_of(job), states, name=which)
+    assert scores.log_probabilities == found.reshape(4, 3).tolist()
     best = [LABELS[int(np.argmax(by_hand[3 * example : 3 * example + 3]))] for example in range(4)]
-    assert score_labels(plan, examples_of(job), states, name=which).texts == best
+    assert choose_labels(examples_of(job), scores).texts == best
 
 
 def test_of_equally_likely_labels_the_first_wins(tmp_path: Path, job: TinyJob, student: ModelStates):
@@ -117,7 +131,8 @@ def test_of_equally_likely_labels_the_first_wins(tmp_path: Path, job: TinyJob, s
     examples = examples_of(job).model_copy(
         update={"labels": ["second of the alphabet", "a"], "prompts": ["x", "y"], "prompt_ids": [[1], [1]]}
     )
-    assert score_labels(plan, examples, student, name="student").texts == ["second of the alphabet"] * 2
+    scores = score_labels(plan, examples, student, name="student")
+    assert choose_labels(examples, scores).texts == ["second of the alphabet"] * 2
 
 
 def test_a_plan_of_other_labels_is_refused(job: TinyJob, student: ModelStates):

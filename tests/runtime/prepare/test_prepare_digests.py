@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from distill_runtime.contract.facts import PrepareFacts
 from distill_runtime.data.examples import TaskExamples
 from distill_runtime.data.plan import Plan
 from distill_runtime.errors import UserError
@@ -35,9 +36,13 @@ def addresses(prepared: Prepared) -> list[Any]:
         ({"training": {"optimizer": {"learningRate": 0.5}}}, False),
         ({"objective": {"crossEntropyWeight": 0.5}}, False),
         ({"output": {"select": "best"}}, False),
+        ({"student": {"adapter": {"rank": 4}}}, False),
+        ({"student": {"freeze": ["embeddings"]}}, False),
         ({"training": {"packing": False}}, True),
         ({"training": {"microBatch": 1}}, True),
         ({"training": {"zeroStage": 3}}, True),
+        ({"training": {"deepspeed": {"zero_optimization": {"offload_optimizer": {}}}}}, True),
+        ({"training": {"optimizer": {"kind": "torch", "torch": {"name": "RMSprop"}}}}, False),
         ({"training": {"gradientCheckpointing": True, "attention": "eager"}}, True),
         ({"training": {"checkpointEverySteps": 1, "evaluateEverySteps": 5}}, True),
         ({"training": {"epochs": 1}}, True),
@@ -81,6 +86,110 @@ def test_another_template_makes_other_plans(job: Job) -> None:
     assert after.train.data_digest == before.train.data_digest
     assert after.train_signal.digest == before.train_signal.digest
     assert after.training_digest == before.training_digest
+
+
+def test_what_only_the_teacher_is_told_keeps_the_students_sequences(job: Job) -> None:
+    before, _ = job.prepare_here()
+    told, facts = job.changed({"data": {"teacherPrompt": "be lazy."}}).prepare_here()
+    assert told.train_signal.digest == before.train_signal.digest
+    assert (told.train.tokens, told.train.targets) == (before.train.tokens, before.train.targets)
+    assert told.train.data_digest != before.train.data_digest
+    assert told.training_digest != before.training_digest
+    found = PrepareFacts.read(facts)
+    assert found.signal_shards_missing == found.signal_shards + 1  # The head counts as one.
+    store = open_store(job.config.work.storage)
+    plans = [Plan(store, prepared.train) for prepared in (before, told)]
+    for number in range(len(plans[0])):
+        alone, pair = (plan.sequence(number) for plan in plans)
+        assert pair.ids.tolist() == alone.ids.tolist()
+        assert pair.targets.tolist() == alone.targets.tolist()
+        assert pair.for_teacher.ids[-pair.length :].tolist() == alone.ids.tolist()
+    # Tasks are asked without it.
+    assert [task.digest for task in told.tasks] == [task.digest for task in before.tasks]
+
+
+def test_a_context_that_is_empty_changes_no_digest(job: Job) -> None:
+    before, _ = job.prepare_here()
+    write_json_lines(job.folder / "train.jsonl", [{**row, "teacher_context": ""} for row in ROWS])
+    after, _ = job.prepare_here()
+    assert after.train.key != before.train.key  # Other files.
+    assert after.train.data_digest == before.train.data_digest
+    assert after.training_digest == before.training_digest
+    shards = [
+        [shard.digest for shard in Plan(open_store(job.config.work.storage), prepared.train).manifest.shards]
+        for prepared in (before, after)
+    ]
+    assert shards[0] == shards[1]
+
+
+def test_a_row_may_be_longer_for_the_teacher_than_for_the_student(job: Job) -> None:
+    told = job.changed({"data": {"teacherPrompt": "be lazy. " * 20, "maxLength": 40}, "evaluation": None})
+    with pytest.raises(UserError, match=r"all 20 rows .* data\.teacherMaxLength 40"):
+        told.prepare_here()
+    longer, facts = told.changed({"data": {"teacherMaxLength": 200}}).prepare_here()
+    assert (facts["droppedRows"], longer.train.sequences) == (0, 20)
+
+
+def test_a_reading_that_is_longer_than_the_teachers_context_is_refused_by_its_field(job: Job) -> None:
+    told = job.changed({"data": {"teacherPrompt": "be lazy. " * 300, "teacherMaxLength": 4000}})
+    with pytest.raises(UserError, match=r"the teacher .* reads at most 512: set data\.teacherMaxLength to 512"):
+        told.prepare_here()
+
+
+MORE = [{"prompt": f"was it {number}?", "completion": "the fox."} for number in range(7)]
+
+
+def weighted(job: Job, *weights: float) -> Job:
+    """The job with its data and seven rows more as two sources."""
+    more = write_json_lines(job.folder / "more.jsonl", MORE)
+    sources = [{"uri": uri, "weight": w} for uri, w in zip([job.work["data"]["train"], more], weights, strict=True)]
+    return job.changed({"data": {"train": None, "sources": sources}})
+
+
+def test_sources_are_read_by_their_weights_and_counted_apart(job: Job) -> None:
+    prepared, facts = weighted(job, 0.5, 2).prepare_here()
+    assert [
+        source.model_dump(include={"rows", "sequences", "weight", "epoch_sequences"}) for source in prepared.sources
+    ] == [
+        {"rows": 20, "sequences": 20, "weight": 0.5, "epoch_sequences": 10},
+        {"rows": 7, "sequences": 7, "weight": 2.0, "epoch_sequences": 14},
+    ]
+    assert sum(source.tokens for source in prepared.sources) == prepared.train.tokens
+    assert sum(source.targets for source in prepared.sources) == prepared.train.targets
+    assert (facts["rows"], facts["sequences"]) == (27, 27)
+    assert prepared.total_steps == 3  # 24 sequences an epoch, 8 a step.
+
+
+def test_weights_change_the_training_and_neither_plan_nor_signals(job: Job) -> None:
+    one, _ = weighted(job, 1, 1).prepare_here()
+    two, facts = weighted(job, 1, 3).prepare_here()
+    assert addresses(one) == addresses(two)
+    assert facts["reusedPlan"] is True
+    assert one.training_digest != two.training_digest
+    assert one.fingerprint != two.fingerprint
+
+
+def test_rows_of_a_source_are_named_by_their_file_and_count_towards_one_limit(job: Job) -> None:
+    write_json_lines(job.folder / "train.jsonl", [*ROWS, "{broken"])
+    two = weighted(job, 1, 1)
+    write_json_lines(job.folder / "more.jsonl", [*MORE, "{broken"])
+    with pytest.raises(UserError, match=r"train.jsonl:21: .* \(2 bad rows so far, data.maxBadRows allows 1\)"):
+        two.changed({"data": {"maxBadRows": 1}}).prepare_here()
+    prepared, facts = two.changed({"data": {"maxBadRows": 2}}).prepare_here()
+    assert [source.bad_rows for source in prepared.sources] == [1, 1]
+    assert facts["badRows"] == 2
+
+
+def test_a_source_that_gives_nothing_is_refused_by_its_field(job: Job) -> None:
+    with pytest.raises(UserError, match=r"data\.sources\[1\]\.weight 0\.01 of 7 sequences"):
+        weighted(job, 1, 0.01).prepare_here()
+    twice = [{"uri": job.work["data"]["train"]}] * 2
+    with pytest.raises(UserError, match=r"data\.sources\[1\]: .*train\.jsonl belongs to data\.sources\[0\] too"):
+        job.changed({"data": {"train": None, "sources": twice}}).prepare_here()
+    write_json_lines(job.folder / "long.jsonl", [{"prompt": "is it? " * 200, "completion": "no."}])
+    sources = [{"uri": job.work["data"]["train"]}, {"uri": f"file://{job.folder}/long.jsonl"}]
+    with pytest.raises(UserError, match=r"data\.sources\[1\]: all 1 rows"):
+        job.changed({"data": {"train": None, "sources": sources}}).prepare_here()
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "chat_template.jinja"])
@@ -162,6 +271,79 @@ def test_a_task_with_other_settings_has_another_digest(job: Job) -> None:
     assert after.training_digest == before.training_digest
 
 
+def test_arguments_that_torch_refuses_are_told_before_a_gpu_is_asked_for(job: Job) -> None:
+    optimizer = {"kind": "torch", "torch": {"name": "SGD", "arguments": {"nesterov": True}}}
+    with pytest.raises(UserError, match=r"optimizer\.torch: torch refuses the arguments of SGD: Nesterov momentum"):
+        job.changed({"training": {"optimizer": optimizer}}).prepare_here()
+
+
+@pytest.mark.parametrize(
+    ("student", "sentence"),
+    [
+        (
+            {"adapter": {"targetModules": ["q_proj", "query"]}},
+            r"student\.adapter\.targetModules: the student has no linear layer query; it has down_proj, .* v_proj\.",
+        ),
+        ({"adapter": {"targetModules": ["mlp"]}}, "the student has no linear layer mlp"),
+        ({"adapter": {"targetModules": ["lm_head"]}}, "lm_head is the output head or the input embedding"),
+        (
+            {"freeze": ["outputHead", "model.layer.*"]},
+            r"student\.freeze: no weight of the student matches model\.layer\.\*",
+        ),
+        ({"freeze": ["*"]}, "nothing is left to train"),
+        ({"adapter": {"targetModules": ["embed_tokens"]}}, "embed_tokens is the output head or the input embedding"),
+    ],
+)
+def test_parts_that_the_student_does_not_have_are_refused(job: Job, student: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        job.changed({"student": student}).prepare_here()
+    made = {"model": None, "initialise": {"fromTeacher": {"every": 2}}}
+    with pytest.raises(UserError, match=sentence):
+        job.changed({"student": {**student, **made}}).prepare_here()
+
+
+def test_how_labels_are_compared_changes_nothing_that_is_prepared(job: Job) -> None:
+    before, _ = job.prepare_here()
+    (task, other) = job.work["evaluation"]["tasks"]
+    changed = {"evaluation": {"tasks": [{**task, "normalisation": "bytes"}, other]}}
+    after, facts = job.changed(changed).prepare_here()
+    assert after == before
+    assert facts["reusedPlan"] is True
+
+
+def test_samples_are_the_first_held_out_rows_and_change_nothing_else(job: Job) -> None:
+    before, _ = job.prepare_here()
+    sampled = job.changed({"evaluation": {"samples": {"count": 2, "maxNewTokens": 9}}})
+    after, facts = sampled.prepare_here()
+    assert before.samples is None
+    assert after.samples is not None
+    assert after.model_copy(update={"samples": None, "fingerprint": before.fingerprint}) == before
+    assert facts["teacherEvaluationsMissing"] == 2  # Those of the questions, and the samples.
+    store = open_store(job.config.work.storage)
+    examples = TaskExamples.model_validate_json(store.get(after.samples.examples_key))
+    assert [prompt.count("was it") for prompt in examples.prompts] == [1, 1]
+    assert "was it 0?" in examples.prompts[0]
+    assert examples.answers == [["the fox."]] * 2
+    assert examples.max_new_tokens == 9
+    store.delete(after.samples.examples_key)
+    again, _ = sampled.prepare_here()
+    assert again == after
+    assert store.exists(after.samples.examples_key)
+
+
+def test_more_samples_than_held_out_rows_are_all_of_them(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    prepared, _ = job.changed({"evaluation": {"samples": {"count": 50}}}).prepare_here()
+    assert prepared.samples is not None
+    examples = open_store(job.config.work.storage).get(prepared.samples.examples_key)
+    assert len(TaskExamples.model_validate_json(examples).prompts) == 6
+    assert "evaluation.samples.count is 50, but data.evaluation has 6" in caplog.text
+
+
+def test_samples_that_no_model_could_answer_are_refused(job: Job) -> None:
+    with pytest.raises(UserError, match=r"evaluation.samples has \d+ tokens.*lower evaluation.samples.maxNewTokens"):
+        job.changed({"evaluation": {"samples": {"count": 1, "maxNewTokens": 8000}}}).prepare_here()
+
+
 def test_a_student_of_the_teachers_layers_is_made_once(job: Job) -> None:
     job = job.changed({"student": {"model": None, "initialise": {"fromTeacher": {"every": 2}}}})
     before, _ = job.prepare_here()
@@ -173,6 +355,26 @@ def test_a_student_of_the_teachers_layers_is_made_once(job: Job) -> None:
     assert {key for key in job.objects if key.startswith("models/")} == made
     other, _ = job.changed({"student": {"initialise": {"fromTeacher": {"every": 3}}}}).prepare_here()
     assert other.student.uri != before.student.uri
+
+
+def test_a_student_of_the_layers_of_most_influence_depends_on_the_training_data(job: Job) -> None:
+    initialise = {"fromTeacher": {"byInfluence": {"keep": 2, "sequences": 5}}}
+    job = job.changed({"student": {"model": None, "initialise": initialise}})
+    before, _ = job.prepare_here()
+    again, _ = job.changed({"training": {"seed": 3}}).prepare_here()
+    assert again.student == before.student
+    store = open_store(job.config.work.storage)
+    made = json.loads(store.get(f"{before.student.uri.removeprefix('store://')}/config.json"))
+    assert made["num_hidden_layers"] == 2
+    more, _ = job.changed(
+        {"student": {"initialise": {"fromTeacher": {"byInfluence": {"sequences": 6}}}}}
+    ).prepare_here()
+    assert more.student.uri != before.student.uri
+    write_json_lines(job.folder / "train.jsonl", ROWS[:-1])
+    other, _ = job.prepare_here()
+    assert other.student.uri != before.student.uri
+    with pytest.raises(UserError, match=r"byInfluence\.keep: 9 layers are to be kept of a teacher that has 4"):
+        job.changed({"student": {"initialise": {"fromTeacher": {"byInfluence": {"keep": 9}}}}}).prepare_here()
 
 
 def test_the_pin_of_a_student_that_was_made_holds_for_whoever_loads_it(job: Job) -> None:

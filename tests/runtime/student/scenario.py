@@ -24,7 +24,7 @@ from distill_runtime.signals.head import HeadDescription, OutputHead
 from distill_runtime.signals.row_format import RowFormat, training_row
 from distill_runtime.signals.rows import encode_rows
 from distill_runtime.store.directory import DirectoryStore
-from distill_runtime.student.checkpoints import read_manifest, read_tensors
+from distill_runtime.student.checkpoints import Position, read_manifest, read_tensors
 from distill_runtime.student.curves import read_curves
 from distill_runtime.student.fence import FenceState
 from distill_runtime.transport.interface import SignalSource
@@ -163,6 +163,11 @@ class Scenario:
 
     def curves(self, name: str) -> list[CurvePoint]:
         return read_curves(self.store, self.training_digest(name))
+
+    def position(self, name: str) -> Position:
+        """Where a run stood at its last checkpoint."""
+        state = FenceState.model_validate_json(self.store.get(f"trainings/{self.training_digest(name)}/fence.json"))
+        return read_manifest(self.store, state.checkpoints[-1]).position
 
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         """Float32 weights and optimizer states of the last checkpoint, by `parameter:kind`."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -13,8 +14,11 @@ from distill_runtime.contract.sections import DivergenceKind, Objective, Schedul
 from distill_runtime.data.order import Order
 from distill_runtime.data.plan import Plan
 from distill_runtime.losses.reference import objective_total
+from distill_runtime.student.batches import assemble, divide, own_sequences
+from distill_runtime.student.grouping import Limits
 from distill_runtime.student.schedule import learning_rate
-from tests.runtime.student.scenario import InventedTeacher, Scenario, launch, make_scenario
+from distill_runtime.student.trainer import packing_efficiency
+from tests.runtime.student.scenario import MAX_LENGTH, InventedTeacher, Scenario, launch, make_scenario
 
 LOSS = 2e-6
 """Relative tolerance of losses and gradient norms in float32: sums in another order."""
@@ -41,6 +45,10 @@ WAYS: dict[str, dict[str, Any]] = {
         (3, 2, True),
         (3, 1, False),
     )
+}
+WAYS |= {
+    "zero2-tokens": {"zeroStage": 2, "microBatchTokens": 64, "packing": False},
+    "zero1-tokens-packed": {"zeroStage": 1, "microBatchTokens": 80, "packing": True},
 }
 ADAM_WAYS: dict[str, dict[str, Any]] = {
     f"adam-zero{stage}": {"zeroStage": stage, "packing": stage > 1} for stage in (0, 1, 2, 3)
@@ -168,6 +176,24 @@ def test_all_divergences_together_train_as_their_plain_formulas_do(scenario: Sce
     found = scenario.weights(name)
     for parameter, weight in model.named_parameters():
         torch.testing.assert_close(found[f"{parameter}:weight"], weight.detach(), atol=WEIGHTS, rtol=1e-4)
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_the_packing_efficiency_is_real_tokens_by_tokens_of_rows(scenario: Scenario, world: int, way: str) -> None:
+    plan = Plan(scenario.store, scenario.train)
+    order = Order(plan.shard_sizes, seed=0, window_shards=16, global_batch=5, steps=4)
+    limits = Limits(rows=WAYS[way].get("microBatch"), tokens=WAYS[way].get("microBatchTokens"))
+    row_tokens = MAX_LENGTH if WAYS[way]["packing"] else None
+    read = 0
+    for step in range(4):
+        numbers = order.step(step).tolist()
+        for batches in divide(numbers, plan.lengths, world=world, limits=limits, row_tokens=row_tokens):
+            found = {number: plan.sequence(number) for number in own_sequences(batches)}
+            read += sum(assemble(batch, found, packed=True).input_ids.size for batch in batches)
+    position = scenario.position(f"{way}-world{world}")
+    assert position.tokens == int(plan.lengths[np.concatenate([order.step(step) for step in range(4)])].sum())
+    assert position.row_tokens == read
+    assert 0 < (packing_efficiency(position) or 0) <= 1
 
 
 @pytest.mark.parametrize("way", list(ADAM_WAYS))

@@ -36,7 +36,7 @@ def test_progress_is_the_roles_newest_report(container: Container) -> None:
 def test_metrics_are_what_prometheus_reads(container: Container) -> None:
     container.start(
         'report("train", done=3, total=8, unit="steps", loss=0.5, heldOutLoss=0.75, tokensPerSecond=1200.5, '
-        f"waitFraction=0.25); {SLEEP}"
+        f"waitFraction=0.25, packingEfficiency=0.875); {SLEEP}"
     )
     container.wait_for_role()
     found = {
@@ -53,6 +53,7 @@ def test_metrics_are_what_prometheus_reads(container: Container) -> None:
     assert found["distill_held_out_loss"] == (0.75, role)
     assert found["distill_tokens_per_second"] == (1200.5, role)
     assert found["distill_wait_fraction"] == (0.25, role)
+    assert found["distill_packing_efficiency"] == (0.875, role)
     assert abs(found["distill_progress_time_seconds"][0] - time.time()) < 60
 
 

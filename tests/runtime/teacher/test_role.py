@@ -212,3 +212,29 @@ def test_a_replica_that_others_leave_nothing_to_do_says_that_it_waits(tmp_path: 
         process.kill()
         process.wait()
         job.close()
+
+
+def test_a_teacher_that_is_told_more_writes_the_states_of_its_own_prompt(tmp_path: Path) -> None:
+    job = _prepare(tmp_path, engine="transformers", teacher_context=9)
+    code, outcome = _end(_start(tmp_path, "teacher-0"), tmp_path, "teacher-0")
+    assert code == 0, _log(tmp_path, "teacher-0")
+    plans = {name: Plan(job.store, reference) for name, reference in plan_references(job.prepared).items()}
+    read = [plan.sequence(number).for_teacher.length for plan in plans.values() for number in range(len(plan))]
+    assert outcome["facts"]["tokens"] == sum(read)
+    assert sum(read) > sum(int(plan.lengths.sum()) for plan in plans.values())
+
+    engine = TransformersEngine(tmp_path / "teacher", dtype="float32", gpus=0, max_batch_tokens=64)
+    source = job.source(teachers=0)
+    told_more = 0
+    for name, plan in plans.items():
+        for number, rows in enumerate(source.fetch(name, list(range(len(plan))))):
+            sequence = plan.sequence(number)
+            teacher = sequence.for_teacher
+            states = engine.hidden_states([teacher.ids.tolist()])[0][torch.from_numpy(teacher.targets - 1)]
+            torch.testing.assert_close(rows, states, atol=1e-4, rtol=1e-4)
+            if sequence.teacher is not None:
+                told_more += 1
+                without = engine.hidden_states([sequence.ids.tolist()])[0][torch.from_numpy(sequence.targets - 1)]
+                assert (rows - without).abs().max() > 0.1
+    assert told_more >= 10
+    job.close()

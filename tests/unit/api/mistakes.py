@@ -38,6 +38,9 @@ NODE_VALUES = "In and NotIn need values, Exists and DoesNotExist have none, Gt a
 PODS = f"spec.pods.teacher.affinity.podAntiAffinity.{_DURING}[0].labelSelector.matchExpressions[0]"
 POD_VALUES = "In and NotIn need values, Exists and DoesNotExist have none"
 TASK = {"kind": "classification", "name": "t", "data": "file://t.jsonl"}
+WEIGHT = "spec.data.sources[0].weight: must be greater than 0, got 0"
+TARGETS = "spec.data.targets: must be 'allAssistantTurns' or 'lastAssistantTurn', got \"last\""
+
 ONE_MISTAKE: list[tuple[str, Any, str]] = [
     ("spec.training.globalBatch", 0, "spec.training.globalBatch: must be at least 1, got 0"),
     ("spec.teacher.gpus", 65, "spec.teacher.gpus: must be at most 64, got 65"),
@@ -95,6 +98,12 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
         "spec.data.train: must be a URI that begins with file://, s3://, hf:// or pvc://, without spaces, "
         'got "./train.jsonl"',
     ),
+    ("spec.data.train", REMOVE, "spec.data: give exactly one of train and sources"),
+    ("spec.data.sources", [{"uri": "s3://a/b"}], "spec.data: give exactly one of train and sources"),
+    ("spec.data", {"sources": [{"uri": "s3://a/b", "weight": 0}]}, WEIGHT),
+    ("spec.data", {"sources": []}, "spec.data.sources: must have at least 1 entry, got 0"),
+    ("spec.data.targets", "last", TARGETS),
+    ("spec.data.teacherPrompt", "", "spec.data.teacherPrompt: must have at least 1 character, got 0"),
     ("spec.teacher.model", REMOVE, "spec.teacher.model: is required"),
     ("spec.teacher.model", None, "spec.teacher.model: is required"),
     ("spec.storage", REMOVE, "spec.storage: is required"),
@@ -110,6 +119,23 @@ ONE_MISTAKE: list[tuple[str, Any, str]] = [
     ("metadata.name", "a" * 41, f'metadata.name: must have at most 40 characters, got 41: "{"a" * 41}"'),
     ("metadata.labels", {"team": 7}, "metadata.labels.team: must be text, got 7; put it in quotes"),
     ("spec.output.select", "best", "spec: output.select is best, which needs data.evaluation"),
+    (
+        "spec.training",
+        {"deepspeed": {"train_batch_size": 8}},
+        "spec.training.deepspeed.train_batch_size: is not a known field",
+    ),
+    (
+        "spec.training",
+        {"deepspeed": {"zero_optimization": {"stage": 3}}},
+        "spec.training.deepspeed.zero_optimization.stage: is not a known field",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch", "torch": {"name": "Adafactor"}}},
+        "spec.training.optimizer.torch.name: must be 'Adadelta', 'Adam', 'AdamW', 'Adamax', 'NAdam', 'RAdam', "
+        "'RMSprop' or 'SGD', got \"Adafactor\"",
+    ),
+    ("spec.evaluation.samples", {"count": 3}, "spec: evaluation.samples needs data.evaluation"),
     ("spec.trainng", {}, "spec.trainng: is not a known field; did you mean training?"),
     ("spec.training.globalBtach", 3, "spec.training.globalBtach: is not a known field; did you mean globalBatch?"),
     ("spec.training.global_batch", 3, "spec.training.global_batch: is not a known field; did you mean globalBatch?"),
@@ -255,6 +281,11 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     ("metadata.name", "a" * 41, "metadata.name: must have at most 40 characters"),
     ("spec.student.model", REMOVE, "spec.student: give exactly one of model and initialise"),
     (
+        "spec.student",
+        {"initialise": {"fromTeacher": {"every": 2, "byInfluence": {"keep": 4}}}},
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
+    ),
+    (
         "spec.student.initialise",
         {"fromTeacher": {"every": 3}},
         "spec.student: give exactly one of model and initialise",
@@ -272,12 +303,23 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     (
         "spec.student",
         {"initialise": {"fromTeacher": {}}},
-        "spec.student.initialise.fromTeacher: give exactly one of layers and every",
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
     ),
     (
         "spec.student",
         {"initialise": {"fromTeacher": {"layers": [0, 2, 1]}}},
         "spec.student.initialise.fromTeacher: layers must rise and name each layer once",
+    ),
+    (
+        "spec.student",
+        {"model": "hf://a/b", "adapter": {"rank": 4}, "freeze": ["embeddings"]},
+        "spec.student: with adapter all of the model's own weights are frozen: leave freeze out",
+    ),
+    (
+        "spec.student.adapter",
+        {"dropout": 0.05},
+        "spec.student.adapter: dropout must be 0: with dropout the result would depend on how the work is divided "
+        "among workers and micro-batches",
     ),
     (
         "spec.objective",
@@ -291,6 +333,46 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
             "spec.signal: dtype bfloat16 is for kind hidden, float16 for topk and sampled: leave it out",
         )
         for kind, dtype in (("hidden", "float16"), ("topk", "bfloat16"), ("sampled", "bfloat16"))
+    ),
+    *(
+        (
+            "spec.training",
+            {"optimizer": {"kind": "torch", "torch": {"name": name, "arguments": {argument: value}}}},
+            f"spec.training.optimizer.torch: {argument} is an argument of {names} only",
+        )
+        for name, argument, value, names in (
+            ("SGD", "betas", [0.9, 0.99], "Adam, AdamW, Adamax, NAdam and RAdam"),
+            ("SGD", "eps", 1e-8, "Adadelta, Adam, AdamW, Adamax, NAdam, RAdam and RMSprop"),
+            ("SGD", "amsgrad", True, "Adam and AdamW"),
+            ("Adam", "momentum", 0.9, "RMSprop and SGD"),
+            ("Adam", "dampening", 0.5, "SGD"),
+            ("Adam", "nesterov", True, "SGD"),
+            ("Adam", "alpha", 0.9, "RMSprop"),
+            ("Adam", "centered", True, "RMSprop"),
+            ("Adam", "rho", 0.9, "Adadelta"),
+            ("Adam", "momentum_decay", 0.004, "NAdam"),
+            ("SGD", "decoupled_weight_decay", True, "Adam, NAdam and RAdam"),
+        )
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"torch": {"name": "Adam"}}},
+        "spec.training.optimizer: torch is given exactly when kind is torch",
+    ),
+    (
+        "spec.training",
+        {"optimizer": {"kind": "torch"}},
+        "spec.training.optimizer: torch is given exactly when kind is torch",
+    ),
+    (
+        "spec.training",
+        {"deepspeed": {"zero_optimization": {"offload_param": {}}}},
+        "spec.training: offload_param needs zeroStage 3",
+    ),
+    (
+        "spec.training",
+        {"zeroStage": 0, "deepspeed": {"zero_optimization": {"offload_optimizer": {}}}},
+        "spec.training: offload_optimizer needs zeroStage 1 or more",
     ),
     ("spec.training", {"steps": 3, "epochs": 1}, "spec.training: give at most one of steps and epochs"),
     (

@@ -11,7 +11,7 @@ import yaml
 from distill_operator.api.crd import chart_template, custom_resource_definition, plain_manifest
 from distill_operator.api.fields import field_names
 from distill_operator.api.job import DistillJob, JobSpec
-from distill_operator.api.rules import ALTERNATIVES, CHANGEABLE, LIST_KEYS, RULES, root_rules
+from distill_operator.api.rules import ALTERNATIVES, CHANGEABLE, EXACTLY_ONE, LIST_KEYS, RULES, root_rules
 from distill_operator.api.structural import NotStructural, structural_schema
 from distill_operator.configuration import OperatorConfiguration
 from distill_runtime.contract.sections import Section, Student, Teacher
@@ -104,7 +104,7 @@ def test_fields_of_one_kind_of_task_have_no_default_which_the_others_would_be_re
 
 
 def test_each_validator_of_several_fields_has_a_rule_of_the_api_server() -> None:
-    ruled = {*RULES, *ALTERNATIVES, *(model for model, _ in LIST_KEYS)}
+    ruled = {*RULES, *ALTERNATIVES, *EXACTLY_ONE, *(model for model, _ in LIST_KEYS)}
     validated = {
         model.__name__
         for model in models(DistillJob)
@@ -116,7 +116,7 @@ def test_each_validator_of_several_fields_has_a_rule_of_the_api_server() -> None
 
 def test_rules_are_of_models_that_exist() -> None:
     existing = {model.__name__ for model in models(DistillJob)}
-    assert {*RULES, *ALTERNATIVES, *(model for model, _ in LIST_KEYS)} - existing == set()
+    assert {*RULES, *ALTERNATIVES, *EXACTLY_ONE, *(model for model, _ in LIST_KEYS)} - existing == set()
 
 
 def test_each_field_of_the_spec_either_may_change_or_is_fixed() -> None:

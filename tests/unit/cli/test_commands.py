@@ -40,7 +40,7 @@ def test_validate_tells_every_error_and_ends_65(tmp_path: Path) -> None:
 def test_run_refuses_the_same_way_and_leaves_nothing_behind(tmp_path: Path) -> None:
     result = call("run", manifest(tmp_path, changed("spec.data", {})), "--folder", str(tmp_path / "run"))
     assert result.exit_code == 65
-    assert "spec.data.train: is required" in result.stderr
+    assert "spec.data: give exactly one of train and sources" in result.stderr
     assert not (tmp_path / "run").exists()
 
 

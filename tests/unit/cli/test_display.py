@@ -61,7 +61,11 @@ def test_a_line_has_rate_loss_and_waiting_and_is_not_broken() -> None:
 
 def test_details_leave_out_what_is_not_known() -> None:
     assert details(step(1)) == ""
-    assert details(step(1, waitFraction=0.001, reused=0)) == ""
+    assert details(step(1, waitFraction=0.001, reused=0, packingEfficiency=0.999)) == ""
+
+
+def test_details_tell_the_padding_where_there_is_some() -> None:
+    assert details(step(1, loss=0.5, packingEfficiency=0.875)) == "loss 0.5 · padding 12%"
 
 
 def test_durations_are_clock_like() -> None:

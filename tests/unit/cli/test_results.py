@@ -11,7 +11,13 @@ from distill_runtime.contract.report import Report, Scores, TaskScores
 def scores(kl: float | None, accuracy: float | None) -> Scores:
     task = TaskScores(kind="classification", examples=10, accuracy=accuracy)
     return Scores(
-        model="file:///m", digest="d", kl_to_teacher=kl, perplexity=12.3456, parameters=1234567, tasks={"desks": task}
+        model="file:///m",
+        digest="d",
+        kl_to_teacher=kl,
+        perplexity=12.3456,
+        expected_calibration_error=0.0625,
+        parameters=1234567,
+        tasks={"desks": task},
     )
 
 
@@ -34,6 +40,7 @@ def test_rows_have_teacher_before_and_after_and_leave_out_what_nobody_has() -> N
         ("parameters", "1,234,567", "1,234,567", "1,234,567"),
         ("KL to the teacher (nats)", "0", "2.5", "0.75"),
         ("perplexity", "12.35", "12.35", "12.35"),
+        ("calibration error", "6.2%", "6.2%", "6.2%"),
         ("desks: accuracy", "90.0%", "25.0%", "–"),
     ]
 

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from distill_runtime.contract.facts import EvaluateFacts, PrepareFacts, StudentFacts, SubjectFacts, TeacherFacts
+from distill_runtime.contract.facts import (
+    MOST_FACTS,
+    EvaluateFacts,
+    PrepareFacts,
+    StudentFacts,
+    SubjectFacts,
+    TeacherFacts,
+)
 from distill_runtime.contract.outcome import TERMINATION_MESSAGE_BYTES, ExitCode, Outcome
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -23,7 +30,9 @@ def evaluations(draw: st.DrawFn, most_tasks: int, uris: st.SearchStrategy[str]) 
     def subject() -> SubjectFacts:
         tasks = {task: {metric: draw(SCORES) for metric in pair} for task, pair in metrics.items()}
         known = st.none() | SCORES
-        return SubjectFacts(parameters=draw(st.none() | st.integers(0, 10**13)), kl=draw(known), tasks=tasks)
+        return SubjectFacts(
+            parameters=draw(st.none() | st.integers(0, 10**13)), kl=draw(known), ece=draw(known), tasks=tasks
+        )
 
     return EvaluateFacts(
         model=draw(uris),
@@ -54,7 +63,7 @@ def test_an_evaluation_is_read_as_it_was_said(facts: EvaluateFacts) -> None:
 @given(evaluations(32, URIS))
 def test_of_an_evaluation_that_is_too_long_whole_tasks_are_left_out_in_order(facts: EvaluateFacts) -> None:
     flat = facts.flat()
-    assert len(flat) <= 60
+    assert len(flat) <= MOST_FACTS
     read = EvaluateFacts.read(flat)
     tasks = list(facts.teacher.tasks)
     kept = tasks[: len(tasks) - read.tasks_left_out]
@@ -67,7 +76,9 @@ def test_of_an_evaluation_that_is_too_long_whole_tasks_are_left_out_in_order(fac
 def test_the_longest_addresses_leave_room_for_tasks() -> None:
     uri = "s3://" + "b" * 1019
     pair = {"accuracy": 0.12345, "macroF1": 0.12345}
-    subject = SubjectFacts(parameters=10**12, perplexity=12.345, kl=0.12345, top1=0.12345, tasks={"desks": pair})
+    subject = SubjectFacts(
+        parameters=10**12, perplexity=12.345, kl=0.12345, top1=0.12345, ece=0.12345, tasks={"desks": pair}
+    )
     facts = EvaluateFacts(
         model=uri, report=uri + "/" + "r" * 90, teacher=subject, student_before=subject, student_after=subject
     )

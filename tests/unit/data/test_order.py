@@ -1,12 +1,13 @@
 """The order of training: a pure function of seed and step."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_runtime.data.order import Order, total_steps
+from distill_runtime.data.order import Order, Share, total_steps
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
@@ -110,3 +111,86 @@ def test_part_of_an_epoch_is_at_least_one_step() -> None:
     assert total_steps(10, global_batch=4, steps=None, epochs=0.5) == 2
     assert total_steps(10, global_batch=4, steps=None, epochs=0.001) == 1
     assert total_steps(10, global_batch=4, steps=None, epochs=None) == 3
+
+
+WEIGHTS = st.one_of(st.sampled_from([0.5, 1.0, 2.0, 2.3, 0.1]), st.integers(1, 400).map(lambda n: n / 100))
+
+
+@st.composite
+def mixtures(draw: st.DrawFn) -> tuple[list[Share], dict[str, Any]]:
+    """Sources of a few sequences each, in shards that don't end where sources do."""
+    shares = [Share(draw(st.integers(1, 30)), draw(WEIGHTS)) for _ in range(draw(st.integers(1, 4)))]
+    total = sum(share.sequences for share in shares)
+    size = draw(st.integers(1, 9))
+    how: dict[str, Any] = {
+        "shard_sizes": [min(size, total - at) for at in range(0, total, size)],
+        "seed": draw(st.integers(0, 2**31 - 1)),
+        "window_shards": draw(st.integers(1, 5)),
+        "global_batch": draw(st.integers(1, 12)),
+    }
+    return shares, how
+
+
+def stream(order: Order) -> np.ndarray:
+    return np.concatenate([order.step(step) for step in range(order.total_steps)])
+
+
+def times(numbers: np.ndarray, shares: list[Share]) -> list[list[int]]:
+    """How often each sequence of each share occurs."""
+    counts = np.bincount(numbers, minlength=sum(share.sequences for share in shares)).tolist()
+    starts = np.cumsum([0, *(share.sequences for share in shares)])
+    return [counts[start:end] for start, end in itertools.pairwise(starts)]
+
+
+@given(mixtures(), st.integers(1, 4))
+@settings(deadline=None)
+def test_an_epoch_reads_each_source_as_often_as_its_weight_says(
+    mixture: tuple[list[Share], dict[str, Any]], epochs: int
+) -> None:
+    shares, how = mixture
+    if sum(share.epoch_sequences for share in shares) == 0:
+        return
+    order = Order(**how, epochs=float(epochs), shares=shares)
+    read = stream(order)
+    assert len(read) == order.sequences * epochs
+    for epoch in range(epochs):
+        part = read[epoch * order.sequences : (epoch + 1) * order.sequences]
+        for share, counts in zip(shares, times(part, shares), strict=True):
+            assert sum(counts) == share.epoch_sequences
+            assert abs(sum(counts) - share.weight * share.sequences) <= 0.5 + 1e-9
+            assert set(counts) <= {int(share.weight), int(share.weight) + 1}
+    for counts in times(read, shares):
+        assert max(counts) - min(counts) <= 1
+
+
+@given(mixtures())
+@settings(deadline=None)
+def test_weights_of_one_are_the_order_without_weights(mixture: tuple[list[Share], dict[str, Any]]) -> None:
+    shares, how = mixture
+    plain = Order(**how, epochs=2.0)
+    weighted = Order(**how, epochs=2.0, shares=[Share(share.sequences, 1.0) for share in shares])
+    assert stream(plain).tolist() == stream(weighted).tolist()
+
+
+@given(mixtures())
+@settings(deadline=None)
+def test_a_weighted_epoch_reads_shards_in_windows(mixture: tuple[list[Share], dict[str, Any]]) -> None:
+    shares, how = mixture
+    if sum(share.epoch_sequences for share in shares) == 0:
+        return
+    order = Order(**{**how, "window_shards": 1, "global_batch": 1}, epochs=1.0, shares=shares)
+    shards = [order.shards_of_step(step)[0] for step in range(order.total_steps)]
+    visits = 1 + sum(one != other for one, other in itertools.pairwise(shards))
+    # A shard is read as a whole, as often as its most frequent sequence.
+    counts = np.bincount(stream(order), minlength=sum(how["shard_sizes"]))
+    assert visits <= sum(int(part.max()) for part in np.split(counts, np.cumsum(how["shard_sizes"])[:-1]))
+
+
+def test_weights_are_taken_as_they_are_written() -> None:
+    assert [Share(10, weight).epoch_sequences for weight in (0.1, 0.3, 1.0, 1.1, 2.35)] == [1, 3, 10, 11, 24]
+    assert [Share(3, weight).epoch_sequences for weight in (0.1, 0.5, 1.5)] == [0, 2, 5]
+
+
+def test_the_weighted_order_of_a_known_seed_never_changes() -> None:
+    order = Order([2, 3, 2], seed=7, window_shards=2, global_batch=8, epochs=2, shares=[Share(3, 2.0), Share(4, 0.5)])
+    assert [order.step(step).tolist() for step in range(2)] == [[5, 1, 0, 2, 3, 2, 1, 0], [0, 1, 0, 1, 4, 2, 6, 2]]

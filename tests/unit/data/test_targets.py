@@ -4,18 +4,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from distill_runtime.contract.sections import Columns
-from distill_runtime.data.chat import TextEncoder, fit
-from distill_runtime.data.sequence import Sequence
-from distill_runtime.data.spans import RowError
+from distill_runtime.data.chat import TextEncoder
+from distill_runtime.data.readings import fit
 from distill_runtime.errors import UserError
 from tests.fixtures.models import CHATML, tiny_tokenizer
+from tests.unit.data.encoding import chat, encode, refusal, target_texts
 
 CHATML_MARKED = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -56,36 +55,6 @@ CONTENTS = (
     .filter(lambda text: text.strip() != "")
     .filter(lambda text: "<" not in text)
 )
-
-
-def chat(*turns: str, system: str | None = None) -> list[dict[str, str]]:
-    """User and assistant in turn, behind a system turn if there is one."""
-    messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)]
-    return [{"role": "system", "content": system}, *messages] if system else messages
-
-
-def encode(encoder: TextEncoder, values: dict[str, Any]) -> Sequence:
-    (result,) = encoder.encode([encoder.render_row(values)])
-    assert isinstance(result, Sequence), result
-    return result
-
-
-def refusal(encoder: TextEncoder, values: dict[str, Any]) -> str:
-    """Why the row is refused."""
-    try:
-        (result,) = encoder.encode([encoder.render_row(values)])
-    except RowError as error:
-        return str(error)
-    assert isinstance(result, RowError)
-    return str(result)
-
-
-def target_texts(encoder: TextEncoder, sequence: Sequence) -> list[str]:
-    """The text of each unbroken stretch of targets."""
-    stretches = np.split(sequence.targets, np.flatnonzero(np.diff(sequence.targets) > 1) + 1)
-    return [
-        str(encoder.tokenizer.decode(sequence.ids[places], clean_up_tokenization_spaces=False)) for places in stretches
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -221,20 +190,6 @@ def test_every_token_of_plain_text_but_the_first_is_a_target(encoder: TextEncode
     sequence = encode(encoder, {"text": "the quick brown fox"})
     assert encoder.tokenizer.decode(sequence.ids) == "the quick brown fox<|im_end|>"
     assert sequence.targets.tolist() == [1, 2, 3, 4]
-
-
-def test_a_begin_of_text_token_is_added_to_plain_text_once_and_never_to_chats() -> None:
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer = tiny_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|endoftext|> $A <|im_end|>", special_tokens=[("<|endoftext|>", 0), ("<|im_end|>", 2)]
-    )
-    encoder = TextEncoder(tokenizer)
-    text = encode(encoder, {"text": "the quick"})
-    assert encoder.tokenizer.decode(text.ids) == "<|endoftext|>the quick<|im_end|>"
-    assert text.targets.tolist() == list(range(1, text.length))
-    assert encode(encoder, {"messages": chat("two?", "two.")}).ids[0] == 1
 
 
 def test_a_token_across_the_beginning_of_the_answer_is_refused_and_not_guessed() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from distill_runtime.data.chat import TextEncoder
 from distill_runtime.data.sequence import Sequence
-from distill_runtime.data.tokenise import Counts, tokenise
+from distill_runtime.data.tokenise import BadRows, Counts, tokenise
 from distill_runtime.errors import UserError
 from distill_runtime.progress import ProgressReporter
 from tests.fixtures.models import tiny_tokenizer
@@ -39,7 +39,7 @@ def run(
         name="data.train",
         max_length=max_length,
         too_long=too_long,
-        max_bad_rows=max_bad_rows,
+        bad=BadRows(limit=max_bad_rows),
         counts=counts,
         **more,
     )

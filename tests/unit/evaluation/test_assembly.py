@@ -2,6 +2,7 @@ from typing import get_args
 
 import pytest
 
+from distill_runtime.contract.facts import MOST_FACTS
 from distill_runtime.contract.report import TaskScores
 from distill_runtime.contract.sections import Divergence, DivergenceKind, Objective
 from distill_runtime.evaluation.assembly import assemble, facts_of, objective_in_words
@@ -43,14 +44,18 @@ def test_the_report_says_how_many_bytes_all_signals_take():
         teacher=sample.teacher,
         before=sample.student_before,
         after=sample.student_after,
+        samples=sample.samples,
         curves=sample_curves(4),
         steps=4,
         exported_step=2,
         model="file:///model",
+        packing_efficiency=0.98765,
     )
+    assert report.training["packingEfficiency"] == 0.9877
     # Training, held-out and classification plans: 20 targets each, 64 values of 4 bytes.
     assert report.signal["bytes"] == 3 * 20 * 64 * 4
     assert (report.steps, report.exported_step) == (4, 2)
+    assert report.samples == sample.samples
 
 
 def test_facts_have_the_places_of_the_results_and_both_scores_of_each_task():
@@ -58,6 +63,7 @@ def test_facts_have_the_places_of_the_results_and_both_scores_of_each_task():
     assert facts["model"] == "file:///runs/store/trainings/9f3/model"
     assert facts["report"] == "file:///store/report.html"
     assert (facts["studentAfterKl"], facts["teacherPerplexity"]) == (0.92, 8.21)
+    assert (facts["teacherEce"], facts["studentAfterEce"]) == (0.031, 0.118)
     assert "teacherKl" not in facts
     assert (facts["desks.teacher.accuracy"], facts["desks.teacher.macroF1"]) == (0.87, 0.8352)
     assert (facts["capitals.studentAfter.exactMatch"], facts["capitals.studentAfter.tokenF1"]) == (0.632, 0.711)
@@ -72,7 +78,7 @@ def test_of_very_many_tasks_the_last_ones_are_only_in_the_report():
         update={name: subject.model_copy(update={"tasks": tasks}) for name, subject in subjects.items()}
     )
     facts = facts_of(report, page="file:///report.html")
-    assert len(facts) <= 60
+    assert len(facts) <= MOST_FACTS
     told = {name.partition(".")[0] for name in facts if name.startswith("task-")}
     assert told == {f"task-{number}" for number in range(len(told))}
     assert len(told) >= 7

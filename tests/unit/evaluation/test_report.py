@@ -5,13 +5,16 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from distill_runtime.contract.report import CurvePoint, Report, Scores, TaskScores
+from distill_runtime.contract.report import CurvePoint, Report, Sample, Scores, SourceReport, TaskScores
 from distill_runtime.evaluation import formatting
 from distill_runtime.evaluation.report import curve_charts, headline, kept, model_name, render, score_rows, size_ratio
 from tests.fixtures.reports import sample_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "rect", "path"}
+SAID = Sample(prompt="p", reference="r", teacher="t", student_before="b", student_after="a")
 HOSTILE = '<script>alert("x")</script>&{{ 7 * 7 }}'
 
 
@@ -42,6 +45,14 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def test_the_page_tells_of_each_source() -> None:
+    counts = {"rows": 20, "tokens": 400, "targets": 90, "dropped_rows": 1, "truncated_rows": 2, "bad_rows": 3}
+    source = SourceReport(uri="s3://corp/a", weight=2.5, sequences=14, epoch_sequences=35, **counts)
+    text = " ".join(Page(render(sample_report(sources=[source, source]))).text)
+    for words in ("Source 1", "Source 2", "s3://corp/a", "2.5", "35"):
+        assert words in text
 
 
 def empty_scores(**changes: Any) -> Scores:
@@ -84,6 +95,15 @@ def test_everything_from_the_job_is_escaped():
         data={HOSTILE: HOSTILE},
         training={HOSTILE: 1},
         model=f"s3://bucket/{HOSTILE}",
+        samples=[
+            Sample(
+                prompt=HOSTILE,
+                reference=f"</p>{HOSTILE}",
+                teacher=HOSTILE,
+                student_before=f"<!--{HOSTILE}",
+                student_after=f"</style>{HOSTILE}]]>",
+            )
+        ],
         teacher=empty_scores(tasks={HOSTILE: TaskScores(kind="classification", examples=1, accuracy=1.0)}),
     )
     text = render(report)
@@ -91,6 +111,36 @@ def test_everything_from_the_job_is_escaped():
     page = Page(text)
     assert page.open == []
     assert '<script>alert("x")</script>&{{ 7 * 7 }}' in "".join(page.text)
+
+
+@given(st.lists(st.text(max_size=40), min_size=5, max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_whatever_a_model_says_is_shown_as_text_and_changes_nothing_of_the_page(texts: list[str]):
+    prompt, reference, teacher, before, after = texts
+    sample = Sample(prompt=prompt, reference=reference, teacher=teacher, student_before=before, student_after=after)
+    text = render(bare_report(samples=[sample]))
+    page = Page(text)
+    assert page.open == []
+    assert page.tags == Page(render(bare_report(samples=[SAID]))).tags or "" in texts
+    shown = "".join(page.text)
+    for said in texts:
+        assert formatting.visible(said) in shown
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text)
+
+
+def test_the_samples_are_side_by_side_in_page_and_document():
+    report = sample_report()
+    text = "".join(Page(render(report)).text)
+    (sample,) = report.samples
+    for said in (sample.prompt, sample.reference, sample.teacher, sample.student_before, sample.student_after):
+        assert said in text
+    assert json.loads(report.model_dump_json(by_alias=True))["samples"][0]["studentBefore"] == "the the the"
+    assert "Samples" not in "".join(Page(render(bare_report())).text)
+
+
+def test_an_empty_answer_says_that_it_is_empty():
+    page = "".join(Page(render(bare_report(samples=[SAID.model_copy(update={"student_before": ""})]))).text)
+    assert page.count("(empty)") == 1
 
 
 def test_missing_scores_are_dashes_and_never_none_or_nan():
@@ -137,6 +187,15 @@ def test_the_gap_closed_is_counted_from_the_student_before_to_the_teacher():
     kl = rows["KL to the teacher", "nats per held-out token, lower is better"]
     assert (kl.change, kl.verdict) == (f"{formatting.MINUS}2.39", "better")
     assert kl.closed == pytest.approx((3.31 - 0.92) / 3.31)
+    calibration = rows["Calibration error", "on held-out tokens, lower is better"]
+    assert (calibration.after, calibration.verdict) == ("11.8%", "better")
+    assert rows["desks", "calibration error, lower is better"].verdict == "better"
+
+
+def test_how_labels_were_compared_is_told():
+    score = TaskScores(kind="classification", examples=1, accuracy=1.0, normalisation="bytes")
+    report = bare_report(student_after=empty_scores(tasks={"desks": score}))
+    assert "accuracy, labels compared per byte" in {row.note for row in score_rows(report)}
 
 
 def test_curves_without_points_have_no_chart_and_long_ones_stay_small():

@@ -5,12 +5,17 @@ from typing import Any
 
 import pytest
 
+from distill_runtime import layout
 from distill_runtime.contract.sections import QuestionAnsweringTask
+from distill_runtime.digests import digest_of
 from distill_runtime.errors import RetryError
 from distill_runtime.evaluation.results import (
+    HeldOut,
+    LabelScores,
     ModelIdentity,
     Predictions,
     answers_key,
+    generated,
     held_out_key,
     labels_key,
     loaded_key,
@@ -20,7 +25,7 @@ from distill_runtime.evaluation.results import (
     teacher_identity,
     write_result,
 )
-from distill_runtime.prepared import ModelPin, Prepared
+from distill_runtime.prepared import ModelPin, Prepared, TaskReference
 from distill_runtime.store.directory import DirectoryStore
 from tests.fixtures.evaluations import evaluation_config, evaluation_prepared, plan_reference
 from tests.fixtures.signals import hidden_signal
@@ -98,6 +103,40 @@ def test_only_unanswered_questions_of_the_teacher_count_as_missing(tmp_path: Pat
     assert teacher_evaluations_missing(store, config, prepared) == 1
     write_result(store, answers_key(teacher_identity(prepared), reference, settings), Predictions(texts=["x"]))
     assert teacher_evaluations_missing(store, config, prepared) == 0
+
+
+def test_what_an_earlier_version_stored_is_not_taken_for_something_else(tmp_path: Path):
+    """Version 1 stored the labels that were chosen, and no calibration, under the addresses of version 1."""
+    store, prepared, task = DirectoryStore(tmp_path), evaluation_prepared(), evaluation_prepared().tasks[0]
+    made_of = {"version": 1, "model": STUDENT.model_dump()}
+    labels = layout.evaluation_key(digest_of({"kind": "labels", "task": task.digest, **made_of}))
+    held_out = layout.evaluation_key(
+        digest_of(
+            {"kind": "heldOut", "signal": prepared.held_out_signal.digest, "data": "plans/heldout-data", **made_of}
+        )
+    )
+    store.put(labels, b'{"texts": ["loans"]}')
+    store.put(held_out, b'{"targets": 1, "kl_to_teacher": 0, "top1_agreement": 1, "cross_entropy": 1}')
+    assert read_result(store, labels_key(STUDENT, task), LabelScores) is None
+    assert read_result(store, held_out_key(STUDENT, prepared), HeldOut) is None
+    assert store.exists(labels)
+    assert store.exists(held_out)
+
+
+def test_samples_of_the_teacher_count_as_missing_until_they_are_stored(tmp_path: Path):
+    store = DirectoryStore(tmp_path)
+    samples = TaskReference(name="samples", kind="samples", digest="s", examples_key="plans/s", plan=None)
+    prepared = evaluation_prepared(tasks=[], samples=samples)
+    config = evaluation_config(evaluation={"samples": {"count": 2}})
+    assert teacher_evaluations_missing(store, config, prepared) == 1
+    ((reference, settings),) = generated(config, prepared)
+    write_result(store, answers_key(teacher_identity(prepared), reference, settings), Predictions(texts=["a", "b"]))
+    assert teacher_evaluations_missing(store, config, prepared) == 0
+    # Another job has the same ones if engine and length are the same, and others if not.
+    for changes, missing in ({"count": 2}, 0), ({"count": 2, "engine": "transformers"}, 1):
+        assert (
+            teacher_evaluations_missing(store, evaluation_config(evaluation={"samples": changes}), prepared) == missing
+        )
 
 
 def test_the_first_writer_of_a_result_wins(tmp_path: Path):

@@ -1,11 +1,17 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from distill_runtime.contract.sections import Objective
 from distill_runtime.losses import reference
-from distill_runtime.losses.metrics import MetricSums, linear_log_probabilities, linear_metrics
+from distill_runtime.losses.metrics import (
+    CALIBRATION_BINS,
+    MetricSums,
+    calibration_sums,
+    linear_log_probabilities,
+    linear_metrics,
+)
 from distill_runtime.signals.head import OutputHead
 from tests.unit.losses.heads import Sides, random_sides
 
@@ -39,7 +45,39 @@ def test_metrics_equal_those_of_full_logits(
         (student.argmax(-1) == teacher.argmax(-1)).sum().double(),
         torch.tensor(float(tokens), dtype=torch.float64),
     ])  # fmt: skip
-    torch.testing.assert_close(found.stacked(), wanted.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.stacked()[:5], wanted.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(MetricSums.unstacked(found.stacked()).calibration, found.calibration)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    tokens=st.integers(0, 40),
+    chunk_tokens=st.sampled_from([None, 1, 5]),
+    softcap=st.sampled_from([None, 3.0]),
+    padding=st.sampled_from([0, 3]),
+    size=st.sampled_from([0.2, 1.0, 4.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_calibration_sums_are_those_of_full_probabilities_bin_by_bin(
+    seed: int, tokens: int, chunk_tokens: int | None, softcap: float | None, padding: int, size: float
+) -> None:
+    sides = random_sides(seed=seed, tokens=tokens, softcap=softcap, padding=padding, size=size)
+    logits, _ = sides.logits()
+    confidence, top = torch.softmax(logits.detach(), -1).max(-1)
+    edges = torch.arange(1, CALIBRATION_BINS, dtype=torch.float64) / CALIBRATION_BINS
+    # In float32 what lies on an edge may fall on either side.
+    assume(tokens == 0 or float((confidence[:, None] - edges).abs().min()) > 1e-5)
+    wanted = torch.zeros(3, CALIBRATION_BINS, dtype=torch.float64)
+    for value, token, target in zip(confidence.tolist(), top.tolist(), sides.targets.tolist(), strict=True):
+        place = next(n for n in range(CALIBRATION_BINS) if n / CALIBRATION_BINS < value <= (n + 1) / CALIBRATION_BINS)
+        wanted[:, place] += torch.tensor([1.0, value, float(token == target)], dtype=torch.float64)
+    torch.testing.assert_close(metrics(sides, chunk_tokens).calibration, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_prediction_on_an_edge_belongs_to_the_bin_below_and_certainty_to_the_last() -> None:
+    sums = calibration_sums(torch.tensor([1 / 3, 1.0, 0.0], dtype=torch.float64), torch.tensor([True, True, False]))
+    assert sums[0].tolist() == [1, 0, 0, 0, 1, *[0] * 9, 1]
+    assert sums[2].tolist() == [0, 0, 0, 0, 1, *[0] * 9, 1]
 
 
 def test_metrics_of_the_teacher_itself_are_no_divergence_and_full_agreement() -> None:

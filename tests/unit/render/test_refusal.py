@@ -77,6 +77,7 @@ def test_what_the_administrator_configured_is_allowed() -> None:
         ({"teacher": {"model": "pvc://Models/x"}}, "spec.teacher.model"),
         ({"student": {"model": "pvc:///x"}}, "spec.student.model"),
         ({"data": {"train": ["hf://datasets/a/b/c", "pvc://../x"]}}, "spec.data.train[1]"),
+        ({"data": {"sources": [{"uri": "hf://datasets/a/b/c"}, {"uri": "pvc://../x"}]}}, "spec.data.sources[1].uri"),
     ],
 )
 def test_a_claim_that_cannot_exist_is_named(spec: Any, field: str) -> None:

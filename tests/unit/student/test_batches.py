@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from distill_runtime.data.sequence import Sequence
 from distill_runtime.student.batches import MicroBatch, assemble, divide, own_sequences
+from distill_runtime.student.grouping import Limits
 
 ROW = 32
 
@@ -27,7 +28,7 @@ def test_every_sequence_is_read_exactly_once_in_equally_many_micro_steps(
     step: tuple[np.ndarray, list[int]], world: int, micro: int, packed: bool
 ) -> None:
     lengths, sequences = step
-    ranks = divide(sequences, lengths, world=world, micro_batch=micro, row_tokens=ROW if packed else None)
+    ranks = divide(sequences, lengths, world=world, limits=Limits(rows=micro), row_tokens=ROW if packed else None)
     assert len(ranks) == world
     assert len({len(batches) for batches in ranks}) == 1
     assert Counter(s for batches in ranks for s in own_sequences(batches)) == Counter(sequences)
@@ -43,15 +44,15 @@ def test_every_sequence_is_read_exactly_once_in_equally_many_micro_steps(
 def test_the_division_depends_on_the_set_alone(step: tuple[np.ndarray, list[int]], world: int, packed: bool) -> None:
     lengths, sequences = step
     row = ROW if packed else None
-    one = divide(sequences, lengths, world=world, micro_batch=2, row_tokens=row)
-    other = divide(sorted(sequences), lengths, world=world, micro_batch=2, row_tokens=row)
+    one = divide(sequences, lengths, world=world, limits=Limits(rows=2), row_tokens=row)
+    other = divide(sorted(sequences), lengths, world=world, limits=Limits(rows=2), row_tokens=row)
     assert one == other
 
 
 @given(step=steps(), world=st.integers(1, 5))
 def test_no_rank_has_more_tokens_than_the_mean_and_one_sequence(step: tuple[np.ndarray, list[int]], world: int) -> None:
     lengths, sequences = step
-    ranks = divide(sequences, lengths, world=world, micro_batch=1, row_tokens=ROW)
+    ranks = divide(sequences, lengths, world=world, limits=Limits(rows=1), row_tokens=ROW)
     tokens = [int(lengths[own_sequences(batches)].sum()) for batches in ranks]
     assert max(tokens) <= sum(tokens) / world + int(lengths[sequences].max())
 
@@ -61,7 +62,7 @@ def test_without_packing_no_micro_step_is_spent_on_the_balance(
     step: tuple[np.ndarray, list[int]], world: int, micro: int
 ) -> None:
     lengths, sequences = step
-    ranks = divide(sequences, lengths, world=world, micro_batch=micro, row_tokens=None)
+    ranks = divide(sequences, lengths, world=world, limits=Limits(rows=micro), row_tokens=None)
     assert len(ranks[0]) == math.ceil(math.ceil(len(sequences) / world) / micro)
 
 
@@ -114,8 +115,11 @@ def test_an_empty_micro_batch_is_a_real_one_without_weight() -> None:
     assert made.segment_starts.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("row_tokens", [None, ROW])
-def test_three_rows_on_two_ranks_leave_one_micro_batch_empty(row_tokens: int | None) -> None:
+@pytest.mark.parametrize(
+    ("row_tokens", "wanted"),
+    [(None, [[((0,),), ()], [((1,),), ((2,),)]]), (ROW, [[((0,),), ((2,),)], [((1,),), ()]])],
+)
+def test_three_rows_on_two_ranks_leave_one_micro_batch_empty(row_tokens: int | None, wanted: object) -> None:
     lengths = np.array([ROW, ROW, ROW], dtype=np.int64)
-    ranks = divide([0, 1, 2], lengths, world=2, micro_batch=1, row_tokens=row_tokens)
-    assert ranks == [[((0,),), ((2,),)], [((1,),), ()]]
+    ranks = divide([0, 1, 2], lengths, world=2, limits=Limits(rows=1), row_tokens=row_tokens)
+    assert ranks == wanted

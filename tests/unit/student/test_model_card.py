@@ -53,6 +53,21 @@ def prepared(teacher: str = "hf://org/teacher@abc", student: str = "store://mode
 LAYERS: dict[str, Any] = {"initialise": {"fromTeacher": {"layers": [0, 4]}}}
 
 
+def test_the_card_says_how_layers_were_chosen() -> None:
+    chosen = {"initialise": {"fromTeacher": {"byInfluence": {"keep": 4, "sequences": 64}}}}
+    card = model_card(run_config(chosen), prepared(), steps=200, exported_step=150)
+    assert "| the 4 layers of most influence (measured over 64 sequences) of the teacher |" in card
+
+
+def test_the_card_of_an_adapter_says_what_was_trained_and_where_the_adapter_is() -> None:
+    adapter = {"kind": "dora", "rank": 8, "targetModules": ["q_proj"]}
+    config = run_config({"model": "hf://org/student", "adapter": adapter})
+    card = model_card(config, prepared(), steps=200, exported_step=150)
+    assert "| trained | a DoRA adapter of rank 8, alpha 32 in q_proj |" in card
+    assert "By itself it lies in `adapter`" in card
+    assert "`adapter`" not in model_card(run_config(LAYERS), prepared(), steps=200, exported_step=150)
+
+
 def front_matter(card: str) -> dict[str, Any]:
     _, head, _ = card.split("---\n", 2)
     return yaml.safe_load(head)

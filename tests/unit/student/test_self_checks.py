@@ -9,7 +9,7 @@ from distill_runtime.data.sequence import Sequence
 from distill_runtime.errors import RetryError, UserError
 from distill_runtime.student.distributed import Ranks
 from distill_runtime.student.engine import StudentEngine, bit_sum
-from distill_runtime.student.self_checks import assert_resumed, check_packing
+from distill_runtime.student.self_checks import assert_resumed, check_packing, greatest_difference
 
 RANKS = Ranks(rank=0, world=1, device=torch.device("cpu"))
 Body = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -64,6 +64,18 @@ def test_a_model_whose_segments_see_each_other_is_refused() -> None:
 
 def test_a_model_that_restarts_with_the_positions_may_be_packed() -> None:
     check(segment_mean)
+
+
+def test_a_few_large_values_with_their_rounding_are_no_crossing() -> None:
+    wanted = torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
+    wanted[:, 7] = 40.0
+    rounded = wanted.clone()
+    rounded[:, 7] *= 1 + 2**-8  # As bfloat16 rounds.
+    assert (rounded - wanted).abs().max() > 0.1
+    assert greatest_difference(rounded, wanted) < 0.01
+    crossed = wanted.clone()
+    crossed[3] = wanted[4]
+    assert greatest_difference(crossed, wanted) > 0.1
 
 
 def test_states_that_are_not_finite_are_refused() -> None:
