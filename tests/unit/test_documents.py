@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMANDS = {
-    "distillctl": {"run", "validate"},
+    "distillctl": {"plan", "run", "validate"},
     "helm": {"install", "uninstall", "upgrade"},
     "kubectl": {"apply", "create", "delete", "describe", "explain", "get", "logs", "patch", "port-forward", "wait"},
 }

@@ -58,7 +58,7 @@ def test_auto_chooses_the_signal_once_and_says_why(job: Job) -> None:
     assert fast.facts["signalKind"] == "hidden"
     assert fast.facts["signalChoice"].startswith("the most exact kind that moves in a quarter")
     assert job.prepared.train_signal.row.kind == "hidden"
-    slow = job.changed({"signal": {"kind": "auto", "bandwidth": 1, "samples": 2}})
+    slow = job.changed({"signal": {"kind": "auto", "bandwidth": 1, "samples": 2, "k": 4}})
     chosen = slow.run()
     assert chosen.code == 0, chosen.log
     assert chosen.facts["signalKind"] == "sampled"
