@@ -66,6 +66,12 @@ class Work(Section):
         chosen = self.evaluation.compare_with_teacher
         return self.learns_from_teacher if chosen is None else chosen
 
+    @property
+    def trusts_student(self) -> bool:
+        """May the student bring code along? One that is made of the teacher brings the teacher's."""
+        of_teacher = self.student.initialise is not None and self.teacher.trust_remote_code
+        return self.student.trust_remote_code or of_teacher
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.data.evaluation is None:

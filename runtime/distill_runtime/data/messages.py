@@ -92,8 +92,8 @@ def _checked_calls(calls: Any, number: int) -> list[dict[str, Any]]:
 
 
 def _checked_call(call: Any, where: str) -> dict[str, Any]:
-    function = call.get("function", call) if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
+    function = _named_function(call)
+    if function is None:
         raise RowError(f"{where} has no function name (wanted: function: {{name, arguments}})")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
@@ -106,6 +106,13 @@ def _checked_call(call: Any, where: str) -> dict[str, Any]:
     return {**around, "type": "function", "function": {**function, "arguments": arguments}}
 
 
+def _named_function(value: Any) -> dict[str, Any] | None:
+    """The function of a tool or of a call, in `function` or written flat; None where it has no name."""
+    function = value.get("function", value) if isinstance(value, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    return function if isinstance(name, str) and name.strip() else None
+
+
 def checked_tools(value: Any) -> tuple[Tool, ...]:
     """The tools of a row: a list of descriptions, or such a list as JSON text. Raises RowError."""
     if isinstance(value, str):
@@ -115,8 +122,7 @@ def checked_tools(value: Any) -> tuple[Tool, ...]:
     if not isinstance(value, list | tuple):
         raise RowError(f"tools is no list of functions but {type(value).__name__}")
     for number, tool in enumerate(value, start=1):
-        function = tool.get("function", tool) if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"].strip():
+        if _named_function(tool) is None:
             raise RowError(f"tool {number} has no function name (wanted: type and function: {{name, parameters}})")
     return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in value)
 

@@ -184,17 +184,15 @@ class EvaluationJob:
         return self._student("the trained student", uri, finished.model_digest, lambda: self._trained_folder(finished))
 
     def _student(self, name: str, uri: str, digest: str, folder: Callable[[], Path]) -> Subject:
-        student = self._config.work.student
-        # A student that was made of the teacher runs the teacher's code.
-        from_teacher = student.initialise is not None and self._config.work.teacher.trust_remote_code
+        work = self._config.work
         return Subject(
             name=name,
             uri=uri,
             identity=ModelIdentity(digest=digest, dtype=self._prepared.training_precision),
             folder=folder,
             configuration=folder,
-            gpus=min(1, student.gpus_per_worker),
-            trust_remote_code=student.trust_remote_code or from_teacher,
+            gpus=min(1, work.student.gpus_per_worker),
+            trust_remote_code=work.trusts_student,
         )
 
     def _pinned(self, pin: ModelPin) -> Path:

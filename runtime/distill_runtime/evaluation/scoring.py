@@ -59,7 +59,7 @@ class TeacherStates(States):
     def __init__(self, source: SignalSource, device: torch.device) -> None:
         self._source = source
         self._device = device
-        self.head = head_on(source.head(), device)
+        self.head = source.head().on(device)
 
     def announce(self, name: PlanName, batches: list[list[int]]) -> None:
         """Lets the transport bring along what will be read."""
@@ -109,12 +109,6 @@ class ModelStates(States):
         return states.flatten(0, 1)[torch.cat(places).to(self._device)]
 
 
-def head_on(head: OutputHead, device: torch.device) -> OutputHead:
-    """The head, on this device."""
-    bias = None if head.bias is None else head.bias.to(device)
-    return OutputHead(description=head.description, weight=head.weight.to(device), bias=bias)
-
-
 def scoring_device() -> torch.device:
     """The GPU where there is one, else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -154,7 +148,7 @@ def load_model(
     if absent:
         raise UserError(f"{name} in {folder} lacks {len(absent)} weights, {absent[0]} first.", reason="BadModel")
     weights = getattr(torch, dtype)
-    states = ModelStates(model.to(device).eval(), head_on(read_head(folder, vocabulary, weights), device), device)
+    states = ModelStates(model.to(device).eval(), read_head(folder, vocabulary, weights).on(device), device)
     _check_model(states, name, canary, HEAD_TOLERANCE[dtype])
     return states
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill_runtime.contract.report import Scores, TaskScores
 from distill_runtime.contract.run import RunConfig
@@ -55,6 +54,7 @@ from distill_runtime.evaluation.scoring import (
 )
 from distill_runtime.prepared import Prepared, TaskReference
 from distill_runtime.progress import ProgressReporter
+from distill_runtime.skeleton import skeleton
 from distill_runtime.store.base import ObjectMissing, ObjectStore
 from distill_runtime.transport.interface import SignalSource
 
@@ -345,7 +345,4 @@ def perplexity(cross_entropy: float) -> float | None:
 
 def count_parameters(folder: Path, *, trust_remote_code: bool = False) -> int:
     """Weights of the model that a folder's `config.json` describes; no weight is read."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    return int(model.num_parameters())
+    return int(skeleton(folder, trust_remote_code=trust_remote_code).num_parameters())

@@ -7,6 +7,7 @@ gradient of the logits s of q = softmax(s) is then aⱼ − qⱼ · Σ a. Formul
 An outcome without probability on either side (−inf and −inf) counts nothing.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -44,11 +45,10 @@ def _expected(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def _log_mixture(log_one: torch.Tensor, log_other: torch.Tensor, share: float) -> torch.Tensor:
-    """log(share · one + (1 − share) · other)."""
-    if share in (0.0, 1.0):
-        return log_other if share == 0.0 else log_one
-    logs = torch.tensor([share, 1 - share], dtype=torch.float64).log().tolist()
-    return torch.logaddexp(log_one + logs[0], log_other + logs[1])
+    """log(share · one + (1 − share) · other), with 0 ≤ share < 1."""
+    if share == 0:
+        return log_other
+    return torch.logaddexp(log_one + math.log(share), log_other + math.log(1 - share))
 
 
 def _forward_kl(term: Divergence, log_p: torch.Tensor, log_q: torch.Tensor, tail: bool) -> Rows:

@@ -12,6 +12,7 @@ from distill_runtime.planning.link import measure_bandwidth
 from distill_runtime.planning.memory import Shape, student_memory, teacher_memory
 from distill_runtime.planning.shapes import read_shape
 from distill_runtime.prepared import ModelPin, PlanReference, Prepared
+from distill_runtime.signals.addresses import student_reads_states
 from distill_runtime.signals.head import HeadDescription
 from distill_runtime.signals.row_format import training_row
 from distill_runtime.store.base import ObjectStore
@@ -53,14 +54,12 @@ def known_of(
 ) -> Known:
     """What is known, with the shape of the student that is trained. `cache` takes it where it must be fetched."""
     folder = resolve_model(student.uri, work.storage, cache=cache, store=store).folder
-    from_teacher = work.student.initialise is not None and work.teacher.trust_remote_code
-    trusted = work.student.trust_remote_code or from_teacher
     return Known(
         work=work,
         train=train,
         total_steps=total_steps,
         head=head,
-        student=read_shape(folder, trust_remote_code=trusted, student=work.student),
+        student=read_shape(folder, trust_remote_code=work.trusts_student, student=work.student),
         store=store,
     )
 
@@ -113,7 +112,7 @@ def plan_job(known: Known, prepared: Prepared, *, teacher: Path) -> JobPlan:
     signal = plan_signal(known).model_copy(update={"kind": kind, "why": prepared.signal_choice})
     shape = read_shape(teacher, trust_remote_code=work.teacher.trust_remote_code)
     rows = training.micro_batch * work.data.max_length
-    reads_hidden = signal.kind == "hidden" or work.data.evaluation is not None
+    reads_states = work.learns_from_teacher and student_reads_states(prepared)
     of_student = student_memory(
         known.student,
         training,
@@ -122,7 +121,7 @@ def plan_job(known: Known, prepared: Prepared, *, teacher: Path) -> JobPlan:
         gpus=work.student.gpus_per_worker > 0,
         optimizer_states=len(optimizer_states(training.optimizer).tensors),
         tokens=training.micro_batch_tokens or rows,
-        teacher_head=known.head.vocabulary * known.head.hidden_size if work.learns_from_teacher and reads_hidden else 0,
+        teacher_head=known.head.vocabulary * known.head.hidden_size if reads_states else 0,
     )
     of_teacher = teacher_memory(
         shape, prepared.teacher_dtype, gpus=work.teacher.gpus, batch_tokens=work.teacher.max_batch_tokens

@@ -4,21 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill_runtime.contract.sections import Student
 from distill_runtime.planning.memory import Shape
+from distill_runtime.skeleton import skeleton
 from distill_runtime.student.trained import choose_trained
 
 
 def read_shape(folder: Path, *, trust_remote_code: bool = False, student: Student | None = None) -> Shape:
     """The shape of the model in a folder. `student`: what of it is trained; without, nothing is."""
-    config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-        if student is not None:
+    model = skeleton(folder, trust_remote_code=trust_remote_code)
+    if student is not None:
+        with torch.device("meta"):
             choose_trained(model, student)
-    text = config.get_text_config()
+    text: Any = model.config.get_text_config()
     heads = int(text.num_attention_heads)
     return Shape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -77,6 +77,12 @@ def signal_of(prepared: Prepared, plan: str) -> StoredSignal:
     return prepared.train_signal if plan == TRAIN else prepared.held_out_signal
 
 
+def student_reads_states(prepared: Prepared) -> bool:
+    """Does a student that learns from the teacher read hidden states, and so need the teacher's head: of the training
+    data, or of held-out data for its losses?"""
+    return prepared.train_signal.row.kind == "hidden" or prepared.evaluation is not None
+
+
 def signal_bytes(prepared: Prepared) -> int:
     """Bytes of all signals of a job, as far as plans don't share sequences."""
     return sum(

@@ -1,7 +1,7 @@
 """The output head: what makes logits of a last hidden state. torch is only named here: whoever asks whether a head is
 there need not wait for its import."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +43,11 @@ class OutputHead:
     """[vocabulary, hidden_size]"""
     bias: "torch.Tensor | None" = None
     """[vocabulary]"""
+
+    def on(self, device: "torch.device") -> "OutputHead":
+        """The head, on this device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, weight=self.weight.to(device), bias=bias)
 
     def logits(self, hidden: "torch.Tensor") -> "torch.Tensor":
         """Float32 logits [rows, vocabulary] of hidden states [rows, hidden_size]. For tests and a few rows: the

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from distill_runtime.models import resolve_model
 from distill_runtime.prepared import PlanReference, Prepared, read_prepared
 from distill_runtime.process import Facts
 from distill_runtime.progress import ProgressReporter, cache_folder
-from distill_runtime.signals.addresses import EVALUATION, TRAIN, signal_of
+from distill_runtime.signals.addresses import EVALUATION, TRAIN, signal_of, student_reads_states
 from distill_runtime.signals.head import OutputHead
 from distill_runtime.signals.head_source import describe_head
 from distill_runtime.store.base import ObjectStore
@@ -227,15 +227,12 @@ def _make_trainer(
 
 def _teacher_head(site: Site, source: SignalSource | None, stop: StopRequest) -> OutputHead | None:
     """The teacher's head on this process's device, where the training reads hidden states or held-out data does."""
-    compact = site.prepared.train_signal.row.kind != "hidden" and site.prepared.evaluation is None
-    if source is None or compact:
+    if source is None or not student_reads_states(site.prepared):
         return None
     found = wait_together(source.head, site.ranks, stop)
     if found is None:
         raise Checkpointed("stopped by SIGTERM while waiting for the teacher; nothing is lost.")
-    device = site.ranks.device
-    bias = None if found.bias is None else found.bias.to(device)
-    return replace(found, weight=found.weight.to(device), bias=bias)
+    return found.on(site.ranks.device)
 
 
 def _make_engine(site: Site) -> StudentEngine:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -17,6 +18,9 @@ from distill_runtime.student.engine import StudentEngine
 from distill_runtime.student.grouping import Limits
 from distill_runtime.student.module import Sums
 from distill_runtime.transport.interface import PlanName, SignalSource
+
+SETS_KEPT = 8
+"""Sets of sequences whose division is remembered: more than are announced ahead of the step that reads."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,14 @@ class Reader:
         self._limits = limits
         self._row_tokens = row_tokens
         self._varlen = varlen
+        # A set is asked for when it is announced and when it is loaded.
+        self._divided = lru_cache(maxsize=SETS_KEPT)(self._divide)
 
     def micro_batches(self, sequences: Many[int]) -> list[MicroBatch]:
         """This rank's part of a set of sequences; as many micro-batches as on every other rank."""
+        return self._divided(tuple(sequences))
+
+    def _divide(self, sequences: tuple[int, ...]) -> list[MicroBatch]:
         everyone = divide(
             sequences,
             self._plan.lengths,

@@ -1,7 +1,6 @@
 """What a shard wants stored, made of the teacher's states beside the engine."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -43,5 +42,4 @@ class RowEncoder:
 
     @cached_property
     def _head(self) -> OutputHead:
-        bias = None if self._published.bias is None else self._published.bias.to(self._device)
-        return replace(self._published, weight=self._published.weight.to(self._device), bias=bias)
+        return self._published.on(self._device)

@@ -153,29 +153,29 @@ def plain(scenario: Scenario) -> tuple[list[float], list[float], Any]:
     return plain_training(scenario, steps=4, batch=5, peak=0.5)
 
 
+def assert_trained_like(plain: tuple[list[float], list[float], Any], scenario: Scenario, name: str) -> None:
+    """Losses, gradient norms and last weights are those of the plain loop."""
+    losses, norms, model = plain
+    assert scenario.losses(name) == pytest.approx(losses, rel=LOSS)
+    assert scenario.norms(name) == pytest.approx(norms, rel=5 * LOSS)
+    found = scenario.weights(name)
+    for parameter, weight in model.named_parameters():
+        torch.testing.assert_close(found[f"{parameter}:weight"], weight.detach(), atol=WEIGHTS, rtol=1e-4)
+
+
 @pytest.mark.parametrize("way", list(WAYS))
 def test_losses_gradients_and_weights_equal_a_plain_loop_however_the_work_is_divided(
     scenario: Scenario, world: int, plain: tuple[list[float], list[float], Any], way: str
 ) -> None:
-    name = f"{way}-world{world}"
-    losses, norms, model = plain
+    losses, _, _ = plain
     assert losses[0] != pytest.approx(losses[-1], rel=0.01), "the steps must change the loss for this to say anything"
-    assert scenario.losses(name) == pytest.approx(losses, rel=LOSS)
-    assert scenario.norms(name) == pytest.approx(norms, rel=5 * LOSS)
-    found = scenario.weights(name)
-    for parameter, weight in model.named_parameters():
-        torch.testing.assert_close(found[f"{parameter}:weight"], weight.detach(), atol=WEIGHTS, rtol=1e-4)
+    assert_trained_like(plain, scenario, f"{way}-world{world}")
 
 
 @pytest.mark.parametrize("way", list(MIXED_WAYS))
 def test_all_divergences_together_train_as_their_plain_formulas_do(scenario: Scenario, world: int, way: str) -> None:
-    losses, norms, model = plain_training(scenario, steps=4, batch=5, peak=0.5, total_of=mixed_objective)
-    name = f"{way}-world{world}"
-    assert scenario.losses(name) == pytest.approx(losses, rel=LOSS)
-    assert scenario.norms(name) == pytest.approx(norms, rel=5 * LOSS)
-    found = scenario.weights(name)
-    for parameter, weight in model.named_parameters():
-        torch.testing.assert_close(found[f"{parameter}:weight"], weight.detach(), atol=WEIGHTS, rtol=1e-4)
+    plain = plain_training(scenario, steps=4, batch=5, peak=0.5, total_of=mixed_objective)
+    assert_trained_like(plain, scenario, f"{way}-world{world}")
 
 
 @pytest.mark.parametrize("way", list(WAYS))
