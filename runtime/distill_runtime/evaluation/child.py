@@ -32,7 +32,8 @@ class ChildFailure(Message):
 def run_child(
     module: str, arguments: list[str], look: Callable[[], None], *, environment: dict[str, str] | None = None
 ) -> int:
-    """Runs `python -m module` to its end and returns its exit code; `look` is called again and again meanwhile.
+    """Runs `python -m module` to its end and returns its exit code; `look` is called again and again meanwhile, and
+    once more at the end, however short it was.
 
     `environment` is added to this process's own.
     """
@@ -45,9 +46,12 @@ def run_child(
     try:
         while True:
             try:
-                return child.wait(timeout=SECONDS_BETWEEN_LOOKS)
+                code = child.wait(timeout=SECONDS_BETWEEN_LOOKS)
             except subprocess.TimeoutExpired:
                 look()
+                continue
+            look()
+            return code
     finally:
         assert child.stdin is not None
         child.stdin.close()
