@@ -1,6 +1,7 @@
 """Distillation against supervised fine-tuning on real data: banking77's 77 intents, at equal steps, data and student.
 
 Usage: python benchmarks/banking77.py DATA MODEL OUTPUT [--gpus N] [--at-once N] [--seeds N …] [--rates R …]
+       [--intents N] [--rows N] …
 
 DATA is a folder with banking77's train.csv and test.csv (PolyAI, CC BY 4.0), MODEL a chat model, OUTPUT a new folder.
 
@@ -53,6 +54,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--teacher-rate", type=float, default=2e-4)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--rows", type=int, help="training questions of each half (all of them)")
+    parser.add_argument("--intents", type=int, help="intents, drawn with a fixed seed (all of them)")
+    parser.add_argument("--global-batch", type=int, default=32)
+    parser.add_argument("--warmup-steps", type=int, default=20)
     parser.add_argument("--held-out", type=int, default=500, help="questions for KL, agreement and perplexity")
     parser.add_argument("--scored", type=int, default=500, help="questions for accuracy and macro F1")
     return parser.parse_args()
@@ -60,9 +64,13 @@ def arguments() -> argparse.Namespace:
 
 def write_data(options: argparse.Namespace) -> None:
     """Two halves of the training questions, and two parts of the test questions, each drawn with a fixed seed."""
+    kept: set[str] | None = None
     for name, parts in (("train", ("teacher", "student")), ("test", ("heldout", "scored"))):
         with (options.data / f"{name}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
+        if options.intents is not None:
+            kept = kept or set(random.Random(77).sample(sorted({row["category"] for row in rows}), options.intents))
+            rows = [row for row in rows if row["category"] in kept]
         random.Random(77).shuffle(rows)
         half = len(rows) // 2
         limits = (options.rows, options.rows) if name == "train" else (options.held_out, options.scored)
@@ -127,10 +135,10 @@ def manifest(options: argparse.Namespace, run: Run) -> dict[str, Any]:
             "objective": WAYS["fine-tuned"] if teaching else WAYS[run.way],
             "training": {
                 "epochs": options.epochs,
-                "globalBatch": 32,
-                "microBatch": 32,
+                "globalBatch": options.global_batch,
+                "microBatch": options.global_batch,
                 "optimizer": {"learningRate": run.rate},
-                "schedule": {"warmupSteps": 20},
+                "schedule": {"warmupSteps": options.warmup_steps},
                 "zeroStage": 1 if options.gpus else 0,
                 "seed": run.seed,
                 "evaluateEverySteps": 100,
@@ -213,7 +221,7 @@ def main() -> None:
     for way in WAYS:
         reports = [found[Run(way, best[way], seed)] for seed in options.seeds]
         print(row(f"student, {way}", f"{best[way]:g}", [report.student_after for report in reports]))
-    print(f"\n{any_report.steps} steps of 32 questions, {len(options.seeds)} seeds.")
+    print(f"\n{any_report.steps} steps of {options.global_batch} questions, {len(options.seeds)} seeds.")
 
 
 if __name__ == "__main__":
