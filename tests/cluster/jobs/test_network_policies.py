@@ -1,7 +1,7 @@
 """A running job is reached by its own pods and by the operator, and by nobody else."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -11,11 +11,27 @@ from tests.cluster.platform import RELEASE, Platform
 from tests.cluster.test_nodes import PORT as STRANGERS_PORT
 from tests.cluster.test_nodes import pod_spec
 from tests.fixtures.api_server import Object
-from tests.testcluster.errors import TestClusterError
 from tests.testcluster.kubectl import Kubectl
 
 CONNECT_SECONDS = 3
-CONNECT = f"import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout={CONNECT_SECONDS})"
+CONNECT = f"""
+import concurrent.futures, socket, sys
+def reaches(port):
+    try:
+        socket.create_connection((sys.argv[1], port), timeout={CONNECT_SECONDS}).close()
+    except OSError:
+        return False
+    return True
+ports = [int(word) for word in sys.argv[2:]]
+with concurrent.futures.ThreadPoolExecutor(len(ports)) as pool:
+    print(*(port for port, found in zip(ports, pool.map(reaches, ports)) if found))
+"""
+CONNECT_IN_SHELL = f"""
+address=$1; shift
+for port in "$@"; do nc -w {CONNECT_SECONDS} "$address" "$port" </dev/null >/dev/null 2>&1 && echo "$port" & done
+wait
+"""
+"""Both print the ports that they reach, of an address and ports."""
 RESOLVE = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"
 OPEN_PORTS = """
 import json, pathlib
@@ -30,6 +46,8 @@ print(json.dumps(sorted(ports)))
 """
 """Prints the ports on which somebody listens in the pod, for more than the pod itself."""
 STRANGER = "stranger"
+STEPS = 500
+"""The job must run on while everybody tries to reach it, on a busy machine too."""
 
 
 class Caller:
@@ -40,17 +58,15 @@ class Caller:
         self._prefix = ("exec", pod, "-n", namespace, "--")
         self._python = python
 
+    def reached(self, address: str, ports: Iterable[int]) -> set[int]:
+        """Those of the ports to which a connection is made; all are tried at once, each for `CONNECT_SECONDS`."""
+        numbers = [str(port) for port in ports]
+        command = ["python", "-c", CONNECT] if self._python else ["sh", "-c", CONNECT_IN_SHELL, "sh"]
+        return {int(word) for word in self._kubectl(*self._prefix, *command, address, *numbers).split()}
+
     def reaches(self, address: str, port: int) -> bool:
         """Whether a connection is made."""
-        shell = ["sh", "-c", f"nc -w {CONNECT_SECONDS} {address} {port} </dev/null"]
-        command = ["python", "-c", CONNECT, address, str(port)] if self._python else shell
-        try:
-            self._kubectl(*self._prefix, *command)
-        except TestClusterError as error:
-            if "exit code 1:" not in str(error):
-                raise
-            return False
-        return True
+        return self.reached(address, [port]) == {port}
 
     def address_of(self, name: str) -> str:
         """What the cluster's DNS says of a name."""
@@ -64,7 +80,7 @@ class Caller:
 @pytest.fixture(scope="module")
 def job(team: Team) -> TeamJob:
     """A job whose halves both run, for a while."""
-    job = team.job("guarded").start("network-policies", BOTH_HALVES_LONG)
+    job = team.job("guarded").start("network-policies", BOTH_HALVES_LONG, {"training": {"steps": STEPS}})
     job.wait_for_both_halves()
     return job
 
@@ -106,8 +122,7 @@ def test_a_running_job_is_reached_by_its_own_pods_and_the_operator_alone(
         (name, port)
         for stranger in strangers
         for name in pods
-        for port in ports[name]
-        if stranger.reaches(pods[name]["status"]["podIP"], port)
+        for port in stranger.reached(pods[name]["status"]["podIP"], ports[name])
     ]
     assert reached == []
     assert {pod["metadata"]["uid"] for pod in pods.values()} == job.uids(), "the same pods ran all the time"
