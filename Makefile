@@ -117,6 +117,7 @@ generate: .venv/.synced ## Write all generated files anew.
 		--chart charts/distill-operator/templates/crd.yaml
 	$(RUN) python -m distill_operator.configuration_schema charts/distill-operator/values.schema.json
 	$(RUN) python -m distill_operator.api.reference docs/reference/distilljob.md
+	$(RUN) python -m distill_runtime.architectures_page docs/reference/models.md
 
 .PHONY: verify
 verify: generate ## Check that generated files are up to date.

@@ -134,11 +134,15 @@ class _Preparation:
         from distill_runtime.signals.addresses import stored_signal
         from distill_runtime.signals.head_source import describe_head
         from distill_runtime.signals.row_format import held_out_row, training_row
+        from distill_runtime.student.architectures import check_student
         from distill_runtime.student.optimizer import optimizer_states
         from distill_runtime.teacher.architectures import check_engine
 
         work, inputs = self._work, self._inputs
         check_engine(work.teacher.engine, inputs.teacher.folder)
+        if inputs.student_config is None:
+            # Of a bare configuration it is known when the model is made.
+            check_student((inputs.student or inputs.teacher).folder)
         optimizer_states(work.training.optimizer)
         harness = self._harness()
         tokenizer, vocabulary = self._tokenizers()

@@ -58,6 +58,7 @@ def _make(
 ) -> str:
     """Makes and stores the student. Returns the digest that a pin has."""
     from distill_runtime.signals.head_source import describe_head
+    from distill_runtime.student.architectures import check_student
     from distill_runtime.student.initialise import make_initial_student
 
     initialise = work.student.initialise
@@ -75,6 +76,7 @@ def _make(
         make_initial_student(
             initialise, inputs.teacher.folder, target, trust_remote_code=work.student.trust_remote_code
         )
+        check_student(target)
         describe_head(target, vocabulary)
         digest = resolve_model(f"file://{target}", work.storage, cache=cache).pin.digest
         store_folder(store, key, target)

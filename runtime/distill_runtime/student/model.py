@@ -18,9 +18,6 @@ from distill_runtime.errors import UserError
 from distill_runtime.prepared import ResolvedPrecision
 from distill_runtime.signals.head import HeadDescription
 
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-"""Fields by which configurations say that a model is a mixture of experts."""
-
 DTYPES: dict[ResolvedPrecision, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -31,22 +28,9 @@ log = logging.getLogger(__name__)
 
 
 def read_config(folder: Path, *, tied: bool, trust_remote_code: bool) -> PreTrainedConfig:
-    """The model's configuration without dropout.
-
-    Raises
-    ------
-    UserError
-        The model is a mixture of experts: its router's balance loss is not part of the objective yet.
-    """
+    """The model's configuration without dropout."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
-    for field in EXPERTS:
-        if (getattr(text, field, None) or 0) > 1:
-            raise UserError(
-                f"student: {text.model_type} is a mixture of experts ({field}: {getattr(text, field)}), whose router "
-                "would be trained without its balance loss: choose a dense student.",
-                reason="UnsupportedStudent",
-            )
     silenced = [name for name, value in vars(text).items() if _is_dropout(name) and isinstance(value, float) and value]
     for name in silenced:
         setattr(text, name, 0.0)

@@ -13,6 +13,7 @@ from distill_runtime.contract import environment
 from distill_runtime.contract.plan import PLAN_FILE, JobPlan
 from distill_runtime.contract.sections import Storage
 from distill_runtime.errors import UserError
+from tests.fixtures.families import save_family
 from tests.fixtures.models import save_tiny_model, tiny_tokenizer
 from tests.fixtures.s3 import S3Server, free_ports
 from tests.runtime.prepare.preparing import Job
@@ -183,6 +184,24 @@ def _no_template(job: Job, models: Path) -> Job:
     return job.changed({"teacher": {"model": f"file://{job.folder}/base"}})
 
 
+def _experts(job: Job) -> str:
+    return f"file://{save_family(job.folder / 'experts', 'MixtralForCausalLM')}"
+
+
+def _expert_student(job: Job, models: Path) -> Job:
+    return job.changed({"student": {"model": _experts(job)}})
+
+
+def _student_of_an_expert_teacher(job: Job, models: Path) -> Job:
+    layers = {"initialise": {"fromTeacher": {"every": 2}}}
+    return job.changed({"teacher": {"model": _experts(job)}, "student": {"model": None, **layers}})
+
+
+def _random_experts(job: Job, models: Path) -> Job:
+    weights = {"initialise": {"fromConfig": {"config": f"{_experts(job)}/config.json"}}}
+    return job.changed({"student": {"model": None, **weights}})
+
+
 IN_A_PROCESS = [
     (_missing_file, "nowhere.jsonl: there is no such file"),
     (_empty_file, "train.jsonl is empty"),
@@ -201,6 +220,9 @@ ALSO = [
     (_short_context, "reads at most 24"),
     (_bad_label, "the label 'card' is not among labels (yes, no)"),
     (_no_template, "data.chatTemplate"),
+    (_expert_student, "student: MixtralForCausalLM is a mixture of experts"),
+    (_student_of_an_expert_teacher, "student: MixtralForCausalLM is a mixture of experts"),
+    (_random_experts, "student: MixtralForCausalLM is a mixture of experts"),
 ]
 
 

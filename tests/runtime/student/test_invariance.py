@@ -1,7 +1,6 @@
 """The result doesn't depend on how the work is divided, and it is the one of a plain loop."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,20 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from distill_runtime.contract.sections import DivergenceKind, Objective, Schedule
+from distill_runtime.contract.sections import DivergenceKind, Objective
 from distill_runtime.data.order import Order
 from distill_runtime.data.plan import Plan
 from distill_runtime.losses.reference import objective_total
 from distill_runtime.student.batches import assemble, divide, own_sequences
 from distill_runtime.student.grouping import Limits
-from distill_runtime.student.schedule import learning_rate
 from distill_runtime.student.trainer import packing_efficiency
-from tests.runtime.student.scenario import MAX_LENGTH, InventedTeacher, Scenario, launch, make_scenario
+from tests.runtime.student.plain_loop import LOSS, PlainTraining, assert_trained_like, plain_training
+from tests.runtime.student.scenario import MAX_LENGTH, Scenario, launch, make_scenario
 
-LOSS = 2e-6
-"""Relative tolerance of losses and gradient norms in float32: sums in another order."""
-WEIGHTS = 2e-6
-"""Absolute tolerance of weights after the last step with SGD."""
 ADAM = 1e-4
 """Relative tolerance with Adam, which divides rounding errors by small second moments."""
 
@@ -102,73 +97,22 @@ def world(request: pytest.FixtureRequest, scenario: Scenario, tied: Scenario) ->
     return world
 
 
-Total = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Of the student's and the teacher's logits [targets, vocabulary] and the targets."""
-
-
-def kl_and_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    log_q, log_p = torch.log_softmax(student, -1), torch.log_softmax(teacher, -1)
-    divergence = (log_p.exp() * (log_p - log_q)).sum()
-    return divergence + 0.5 * torch.nn.functional.nll_loss(log_q, targets, reduction="sum")
-
-
 def mixed_objective(student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return objective_total(student, teacher, targets, Objective.model_validate(MIXED))
 
 
-def plain_training(
-    scenario: Scenario, steps: int, batch: int, peak: float, total_of: Total = kl_and_cross_entropy
-) -> tuple[list[float], list[float], Any]:
-    """Losses and gradient norms of a loop that reads sequence by sequence and knows nothing of the trainer."""
-    plan = Plan(scenario.store, scenario.train)
-    teacher = InventedTeacher({"train": plan}, scenario.vocabulary)
-    model = AutoModelForCausalLM.from_pretrained(scenario.student, dtype=torch.float32)
-    order = Order(plan.shard_sizes, seed=0, window_shards=16, global_batch=batch, steps=steps)
-    losses: list[float] = []
-    norms: list[float] = []
-    for step in range(steps):
-        numbers = order.step(step).tolist()
-        total = torch.zeros(())
-        for number, states in zip(numbers, teacher.fetch("train", numbers), strict=True):
-            sequence = plan.sequence(number)
-            ids = torch.from_numpy(sequence.ids).long()
-            logits = model(ids[None]).logits[0, sequence.signal_positions, : scenario.vocabulary]
-            total = total + total_of(logits, teacher.head().logits(states), ids[sequence.targets])
-        loss = total / int(plan.target_counts[numbers].sum())
-        model.zero_grad()
-        loss.backward()
-        parameters = [p for p in model.parameters() if p.grad is not None]
-        losses.append(loss.item())
-        norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
-        rate = learning_rate(step, steps, Schedule(warmup_steps=1), peak)
-        with torch.no_grad():
-            for parameter in parameters:
-                assert parameter.grad is not None
-                parameter -= rate * parameter.grad
-    return losses, norms, model
-
-
 @pytest.fixture(scope="module")
-def plain(scenario: Scenario) -> tuple[list[float], list[float], Any]:
+def plain(scenario: Scenario) -> PlainTraining:
     return plain_training(scenario, steps=4, batch=5, peak=0.5)
-
-
-def assert_trained_like(plain: tuple[list[float], list[float], Any], scenario: Scenario, name: str) -> None:
-    """Losses, gradient norms and last weights are those of the plain loop."""
-    losses, norms, model = plain
-    assert scenario.losses(name) == pytest.approx(losses, rel=LOSS)
-    assert scenario.norms(name) == pytest.approx(norms, rel=5 * LOSS)
-    found = scenario.weights(name)
-    for parameter, weight in model.named_parameters():
-        torch.testing.assert_close(found[f"{parameter}:weight"], weight.detach(), atol=WEIGHTS, rtol=1e-4)
 
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_losses_gradients_and_weights_equal_a_plain_loop_however_the_work_is_divided(
-    scenario: Scenario, world: int, plain: tuple[list[float], list[float], Any], way: str
+    scenario: Scenario, world: int, plain: PlainTraining, way: str
 ) -> None:
-    losses, _, _ = plain
-    assert losses[0] != pytest.approx(losses[-1], rel=0.01), "the steps must change the loss for this to say anything"
+    assert plain.losses[0] != pytest.approx(plain.losses[-1], rel=0.01), (
+        "the steps must change the loss for this to say anything"
+    )
     assert_trained_like(plain, scenario, f"{way}-world{world}")
 
 
@@ -214,9 +158,9 @@ def test_one_row_on_two_ranks_with_a_tied_head_neither_hangs_nor_changes_the_res
     tied: Scenario, world: int, stage: int
 ) -> None:
     """With a batch of one sequence the second rank has no target in any step."""
-    losses, norms, _ = plain_training(tied, steps=3, batch=1, peak=0.5)
-    assert tied.losses(f"tied{stage}-world{world}") == pytest.approx(losses, rel=LOSS)
-    assert tied.norms(f"tied{stage}-world{world}") == pytest.approx(norms, rel=5 * LOSS)
+    plain = plain_training(tied, steps=3, batch=1, peak=0.5)
+    assert tied.losses(f"tied{stage}-world{world}") == pytest.approx(plain.losses, rel=LOSS)
+    assert tied.norms(f"tied{stage}-world{world}") == pytest.approx(plain.norms, rel=5 * LOSS)
 
 
 def test_cross_entropy_is_that_of_transformers_for_the_same_rows(scenario: Scenario, world: int) -> None:

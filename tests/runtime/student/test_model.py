@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM
 
 from distill_runtime.contract.sections import Training
 from distill_runtime.data.sequence import Sequence
-from distill_runtime.errors import UserError
 from distill_runtime.prepared import ResolvedPrecision
 from distill_runtime.student.distributed import Ranks
 from distill_runtime.student.engine import StudentEngine
@@ -51,11 +50,3 @@ def test_a_trained_model_may_be_packed_in_either_precision(dtype: torch.dtype, s
     precision: ResolvedPrecision = "float32" if dtype == torch.float32 else "bfloat16"
     ranks = Ranks(rank=0, world=1, device=torch.device("cpu"))
     check_packing(cast(StudentEngine, Engine()), sequences, ranks, precision, varlen=False)
-
-
-def test_a_mixture_of_experts_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    folder = save_tiny_model(
-        tmp_path / "experts", "qwen3_moe", layers=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
-    )
-    with pytest.raises(UserError, match=r"student: qwen3_moe is a mixture of experts \(num_experts: 4\)"):
-        build(folder)

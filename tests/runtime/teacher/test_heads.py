@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from distill_runtime.errors import UserError
 from distill_runtime.signals.head_source import UNDERSTOOD_HEADS, describe_head, read_head
 from distill_runtime.teacher.transformers_engine import TransformersEngine
-from tests.fixtures.models import save_tiny_model, tiny_tokenizer
-from tests.runtime.teacher.families import (
+from tests.fixtures.families import (
     FAMILIES,
     NESTED,
     VOCABULARY,
@@ -22,6 +21,7 @@ from tests.runtime.teacher.families import (
     save_nested,
     some_sequences,
 )
+from tests.fixtures.models import save_tiny_model, tiny_tokenizer
 
 ATOL = 2e-4
 """Float32, logits of up to 15: sums of 64 to 128 products in another order."""

@@ -25,9 +25,9 @@ from distill_runtime.signals.shards import list_states
 from distill_runtime.store.directory import DirectoryStore
 from distill_runtime.teacher.canary import canary_key
 from distill_runtime.teacher.transformers_engine import TransformersEngine
+from tests.fixtures.families import save_family
 from tests.fixtures.models import tiny_tokenizer
 from tests.fixtures.signal_jobs import SignalJob, make_job
-from tests.runtime.teacher.families import save_family
 
 HIDDEN_SIZE = 128
 """That of `save_family`."""

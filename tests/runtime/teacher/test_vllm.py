@@ -17,8 +17,8 @@ from distill_runtime.signals.head import OutputHead
 from distill_runtime.signals.head_source import read_head
 from distill_runtime.teacher.architectures import TRANSFORMERS_PROVEN, VLLM_PROVEN, check_engine
 from distill_runtime.teacher.vllm_engine import VllmEngine, cache_bytes, checked_states
+from tests.fixtures.families import VOCABULARY, reference_logits, save_family, save_nested, some_sequences
 from tests.fixtures.models import save_tiny_model
-from tests.runtime.teacher.families import VOCABULARY, reference_logits, save_family, save_nested, some_sequences
 
 ATOL = 5e-4
 """Float32, logits of up to 15: vLLM's kernels add in another order than transformers'."""

@@ -23,8 +23,8 @@ from distill_runtime.teacher.transformers_engine import TransformersEngine, toke
 from distill_runtime.teacher.vllm_engine import memory_share
 from distill_runtime.teacher.worker import SignalWorker, groups_by_tokens, score_sequences
 from distill_runtime.transport.interface import ShardWork, SignalSink
+from tests.fixtures.families import some_sequences
 from tests.fixtures.models import save_tiny_model
-from tests.runtime.teacher.families import some_sequences
 
 HIDDEN = RowFormat(kind="hidden", dtype="float32", width=64)
 
