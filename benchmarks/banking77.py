@@ -54,6 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--teacher-rate", type=float, default=2e-4)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--rows", type=int, help="training questions of each half (all of them)")
+    parser.add_argument("--student-rows", type=int, help="training questions of the student (as many as --rows)")
     parser.add_argument("--intents", type=int, help="intents, drawn with a fixed seed (all of them)")
     parser.add_argument("--global-batch", type=int, default=32)
     parser.add_argument("--warmup-steps", type=int, default=20)
@@ -73,7 +74,8 @@ def write_data(options: argparse.Namespace) -> None:
             rows = [row for row in rows if row["category"] in kept]
         random.Random(77).shuffle(rows)
         half = len(rows) // 2
-        limits = (options.rows, options.rows) if name == "train" else (options.held_out, options.scored)
+        of_student = options.student_rows or options.rows
+        limits = (options.rows, of_student) if name == "train" else (options.held_out, options.scored)
         for part, questions, limit in zip(parts, (rows[:half], rows[half:]), limits, strict=True):
             write_rows(options.output / "data" / f"{part}.jsonl", questions[:limit])
 
@@ -144,11 +146,17 @@ def manifest(options: argparse.Namespace, run: Run) -> dict[str, Any]:
                 "evaluateEverySteps": 100,
                 "checkpointEverySteps": 1000,
             },
-            "evaluation": {
-                "tasks": [{"kind": "classification", "name": TASK, "data": f"file://{folder}/data/scored.jsonl",
-                           "labelColumn": "completion"}]
-            },
-            **({"output": {"uri": f"file://{folder}/teacher"}} if teaching else {}),
+            # What the teacher scores is asked of it beside each student.
+            **(
+                {"output": {"uri": f"file://{folder}/teacher"}}
+                if teaching
+                else {
+                    "evaluation": {
+                        "tasks": [{"kind": "classification", "name": TASK, "data": f"file://{folder}/data/scored.jsonl",
+                                   "labelColumn": "completion"}]
+                    }
+                }
+            ),
         },
     }  # fmt: skip
 
@@ -171,11 +179,8 @@ def distill(options: argparse.Namespace, run: Run) -> Report:
 
 def figures(scores: Scores) -> str:
     """One model's, in a line."""
-    task = scores.tasks[TASK]
-    return (
-        f"KL {scores.kl_to_teacher:.4f}, agreement {scores.top1_agreement:.4f}, perplexity {scores.perplexity:.4f}, "
-        f"accuracy {task.accuracy:.4f}, macro F1 {task.macro_f1:.4f}"
-    )
+    names = ("KL", "agreement", "perplexity", "accuracy", "macro F1")
+    return ", ".join(f"{name} {value:.4f}" for name, value in zip(names, values_of(scores), strict=True))
 
 
 def all_of(options: argparse.Namespace, runs: list[Run]) -> dict[Run, Report]:
@@ -185,8 +190,9 @@ def all_of(options: argparse.Namespace, runs: list[Run]) -> dict[Run, Report]:
 
 
 def values_of(scores: Scores) -> list[float]:
-    task = scores.tasks[TASK]
-    found = [scores.kl_to_teacher, scores.top1_agreement, scores.perplexity, task.accuracy, task.macro_f1]
+    task = scores.tasks.get(TASK)
+    of_task = [None, None] if task is None else [task.accuracy, task.macro_f1]
+    found = [scores.kl_to_teacher, scores.top1_agreement, scores.perplexity, *of_task]
     return [value if value is not None else float("nan") for value in found]
 
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from distill_runtime.signals.head_source import UNDERSTOOD_HEADS, HeadRule
-from distill_runtime.student.architectures import EXPERTS, STUDENT_PROVEN
+from distill_runtime.student.architectures import EXPERTS, REFUSED, STUDENT_PROVEN, UNPACKED
 from distill_runtime.teacher.architectures import TRANSFORMERS_PROVEN, VLLM_PROVEN
 
 HEADER = """# Models
@@ -25,6 +25,7 @@ softcap or a scale that is overlooked would teach a wrong distribution without a
 
 FOOTER = """
 A mixture of experts is a teacher, but no student yet: the balance loss of its router isn't part of the objective.
+*Without packing*: layers of that student read on from one packed sequence into the next; set `training.packing: false`.
 """
 
 
@@ -37,9 +38,10 @@ def page() -> str:
     """The whole page, in Markdown."""
     rows: list[str] = []
     for name, rule in sorted(UNDERSTOOD_HEADS.items()):
-        marks = ("yes" if name in proven else "" for proven in (VLLM_PROVEN, TRANSFORMERS_PROVEN, STUDENT_PROVEN))
-        label = f"{name} (mixture of experts)" if name in EXPERTS else name
-        rows.append(f"| {' | '.join((label, *marks, _head(rule)))} |\n")
+        teacher = ("yes" if name in proven else "" for proven in (VLLM_PROVEN, TRANSFORMERS_PROVEN))
+        student = "" if name not in STUDENT_PROVEN else "without packing" if name in UNPACKED else "yes"
+        label = f"{name} (mixture of experts)" if REFUSED.get(name) == EXPERTS else name
+        rows.append(f"| {' | '.join((label, *teacher, student, _head(rule)))} |\n")
     return HEADER + "".join(rows) + FOOTER
 
 

@@ -20,6 +20,7 @@ from distill_runtime.contract.sections import (
     NO_ADAPTER_DROPOUT,
     OFFLOAD_OF_STATES,
     OFFLOAD_OF_WEIGHTS,
+    ONE_CHOICE_OF_LAYERS,
     OPTIMIZER_ARGUMENTS,
     TORCH_IS_A_KIND,
     Student,
@@ -88,7 +89,11 @@ _OWN_RESOURCES = " || ".join(f"'{name}' in self.extraResources" for name in pods
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "TeacherLayers": (
-        Rule(f"{_count('layers', 'every', 'byInfluence')} == 1", "give exactly one of layers, every and byInfluence"),
+        Rule(
+            f"{_count('layers', 'every', 'byInfluence')} == 1 "
+            f"|| ({_count('layers', 'every', 'byInfluence')} == 0 && has(self.neurons))",
+            ONE_CHOICE_OF_LAYERS,
+        ),
         Rule("!has(self.layers) || self.layers.isSorted()", "layers must rise and name each layer once"),
     ),
     "Initialise": (

@@ -16,7 +16,7 @@ from distill_runtime.prepare.harness import definitions_digest
 from distill_runtime.prepare.inputs import DataSet, Inputs
 from distill_runtime.prepared import ModelPin, PlanReference, ResolvedPrecision, SourceShare, StoredSignal
 
-PREPARE_VERSION = 2
+PREPARE_VERSION = 3
 """Part of the fingerprint: raised when the same inputs would give another `prepared.json`."""
 INITIAL_STUDENT_VERSION = 1
 """Part of an initial student's address: raised when the same teacher would give another one."""
@@ -100,14 +100,15 @@ def samples_digest(samples: Samples, evaluation: PlanReference, data: Data, toke
 
 def initial_student_digest(work: Work, inputs: Inputs, train: PlanReference) -> str:
     """Digest of all that makes the initial student: the teacher's files, how it is made of them, and the training data
-    where its layers are chosen by that."""
+    where its layers or neurons are chosen by that."""
     initialise = work.student.initialise
     assert initialise is not None
     made = initialise.model_dump()
     if initialise.from_config is not None:
         assert inputs.student_config is not None
         made["from_config"]["config"] = inputs.student_config.pin.digest
-    chosen_by_data = initialise.from_teacher is not None and initialise.from_teacher.by_influence is not None
+    layers = initialise.from_teacher
+    chosen_by_data = layers is not None and not (layers.by_influence is None and layers.neurons is None)
     return digest_of(
         {
             "version": INITIAL_STUDENT_VERSION,

@@ -142,7 +142,7 @@ class _Preparation:
         check_engine(work.teacher.engine, inputs.teacher.folder)
         if inputs.student_config is None:
             # Of a bare configuration it is known when the model is made.
-            check_student((inputs.student or inputs.teacher).folder)
+            check_student((inputs.student or inputs.teacher).folder, packing=work.training.packing)
         optimizer_states(work.training.optimizer)
         harness = self._harness()
         tokenizer, vocabulary = self._tokenizers()

@@ -2,16 +2,23 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill_runtime import layout
 from distill_runtime.artifacts import store_folder, stored_digest
 from distill_runtime.contract.run import Work
-from distill_runtime.contract.sections import InfluentialLayers, TeacherLayers
+from distill_runtime.contract.sections import TeacherLayers
 from distill_runtime.models import resolve_model
 from distill_runtime.prepare.addresses import initial_student_digest
 from distill_runtime.prepare.inputs import Inputs
 from distill_runtime.prepared import ModelPin, PlanReference
 from distill_runtime.store.base import ObjectStore
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from distill_runtime.student.neurons import KeptNeurons
 
 
 def initial_student(
@@ -27,12 +34,16 @@ def initial_student(
         It can't be made of this teacher or configuration, or its output head isn't understood or is smaller than the
         vocabulary.
     """
+    from distill_runtime.student.architectures import check_student
+
     key = layout.model_key(initial_student_digest(work, inputs, train))
     uri = f"store://{key}"
     if stored_digest(store, key) is None:
         digest = _make(store, key, work, inputs, train, cache=cache, vocabulary=vocabulary)
     else:
-        digest = resolve_model(uri, work.storage, cache=cache, store=store).pin.digest
+        found = resolve_model(uri, work.storage, cache=cache, store=store)
+        check_student(found.folder, packing=work.training.packing)
+        digest = found.pin.digest
     return ModelPin(uri=uri, digest=digest)
 
 
@@ -63,42 +74,60 @@ def _make(
 
     initialise = work.student.initialise
     assert initialise is not None
+    neurons = None
     if initialise.from_config is not None:
         assert inputs.student_config is not None
         here = initialise.from_config.model_copy(update={"config": f"file://{inputs.student_config.folder.resolve()}"})
         initialise = initialise.model_copy(update={"from_config": here})
-    elif initialise.from_teacher is not None and initialise.from_teacher.by_influence is not None:
-        layers = _influential(initialise.from_teacher.by_influence, store, work, inputs, train)
-        initialise = initialise.model_copy(update={"from_teacher": TeacherLayers(layers=list(layers))})
+    elif initialise.from_teacher is not None:
+        layers, neurons = _measured(initialise.from_teacher, store, work, inputs, train)
+        initialise = initialise.model_copy(update={"from_teacher": layers})
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix="initial-student-") as temporary:
         target = Path(temporary).resolve() / "model"
         make_initial_student(
-            initialise, inputs.teacher.folder, target, trust_remote_code=work.student.trust_remote_code
+            initialise,
+            inputs.teacher.folder,
+            target,
+            neurons=neurons,
+            trust_remote_code=work.student.trust_remote_code,
         )
-        check_student(target)
+        check_student(target, packing=work.training.packing)
         describe_head(target, vocabulary)
         digest = resolve_model(f"file://{target}", work.storage, cache=cache).pin.digest
         store_folder(store, key, target)
         return digest
 
 
-def _influential(
-    wanted: InfluentialLayers, store: ObjectStore, work: Work, inputs: Inputs, train: PlanReference
-) -> tuple[int, ...]:
-    """The teacher's layers that change its states most over sequences of the training data."""
+def _measured(
+    wanted: TeacherLayers, store: ObjectStore, work: Work, inputs: Inputs, train: PlanReference
+) -> "tuple[TeacherLayers, KeptNeurons | None]":
+    """What is to be kept of the teacher, after its layers and neurons were measured over the training data."""
+    if wanted.by_influence is None and wanted.neurons is None:
+        return wanted, None
     from distill_runtime.data.plan import Plan
     from distill_runtime.precision import checkpoint_dtype, resolve_precision
     from distill_runtime.student.influence import choose_layers, spread
+    from distill_runtime.student.layers import kept_layers
     from distill_runtime.student.model import DTYPES
+    from distill_runtime.student.neurons import choose_neurons, find_blocks
 
     plan = Plan(store, train)
-    folder = inputs.teacher.folder
-    precision = resolve_precision("auto", checkpoint_dtype=checkpoint_dtype(folder), gpus=0)
-    return choose_layers(
-        wanted,
-        folder,
-        [plan.sequence(number).ids for number in spread(len(plan), wanted.sequences)],
-        dtype=DTYPES[precision],
-        trust_remote_code=work.teacher.trust_remote_code,
-    )
+    folder, trusted = inputs.teacher.folder, work.teacher.trust_remote_code
+    dtype = DTYPES[resolve_precision("auto", checkpoint_dtype=checkpoint_dtype(folder), gpus=0)]
+
+    def sequences(count: int) -> "list[NDArray[np.int32]]":
+        return [plan.sequence(number).ids for number in spread(len(plan), count)]
+
+    # First of all: it reads no weights.
+    blocks = None if wanted.neurons is None else find_blocks(wanted.neurons, folder, trust_remote_code=trusted)
+    if (influence := wanted.by_influence) is not None:
+        layers = choose_layers(
+            influence, folder, sequences(influence.sequences), dtype=dtype, trust_remote_code=trusted
+        )
+        wanted = TeacherLayers(layers=list(layers), neurons=wanted.neurons)
+    if wanted.neurons is None or blocks is None:
+        return wanted, None
+    kept = {layer: blocks[layer] for layer in kept_layers(wanted, len(blocks))}
+    chosen = sequences(wanted.neurons.sequences)
+    return wanted, choose_neurons(wanted.neurons, folder, kept, chosen, dtype=dtype, trust_remote_code=trusted)

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from distill_runtime.contract.sections import InfluentialLayers
 from distill_runtime.errors import UserError
-from distill_runtime.student.layers import FIELD, check_not_quantised, layer_count, layer_stack
+from distill_runtime.student.layers import FIELD, check_finite, check_not_quantised, layer_count, layer_stack
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def choose_layers(
     Raises
     ------
     UserError
-        The model has fewer layers, is quantised, or its layers can't be found.
+        The model has fewer layers, is quantised, its layers can't be found, or its states are not finite.
     """
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     check_not_quantised(config)
@@ -71,6 +71,7 @@ def choose_layers(
         AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code),
     )
     influences = block_influences(model.eval(), sequences)
+    check_finite(influences, folder)
     kept = influential_layers(influences, wanted.keep)
     told = ", ".join(f"{layer}: {influence:.4f}" for layer, influence in enumerate(influences))
     log.info("influence of the teacher's layers over %d sequences: %s", len(sequences), told)

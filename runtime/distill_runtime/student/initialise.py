@@ -17,6 +17,7 @@ from distill_runtime.locations import local_path
 from distill_runtime.models import CONFIG
 from distill_runtime.student import layers
 from distill_runtime.student.folder import ShardWriter, copy_companions, read_json, weight_files, write_json
+from distill_runtime.student.neurons import KeptNeurons, narrow_configuration
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ def make_initial_student(
     teacher_folder: Path,
     target: Path,
     *,
+    neurons: KeptNeurons | None = None,
     trust_remote_code: bool = False,
 ) -> None:
     """Writes the student before training to `target`, a folder that is new or empty.
@@ -40,6 +42,8 @@ def make_initial_student(
         For `fromTeacher` the layers are named: what `byInfluence` chose is in `layers`.
     teacher_folder
         The teacher's Hugging Face folder. Tokenizer, chat template and generation settings come from it.
+    neurons
+        What `fromTeacher.neurons` chose, of the layers that are kept; None where it isn't given.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def make_initial_student(
     if any(target.iterdir()):
         raise ValueError(f"{target} is not empty")
     if initialise.from_teacher is not None:
-        _copy_layers(initialise.from_teacher, teacher_folder, target, trust_remote_code)
+        _copy_layers(initialise.from_teacher, neurons, teacher_folder, target, trust_remote_code)
         copy_companions(teacher_folder, target)
         return
     assert initialise.from_config is not None
@@ -60,7 +64,9 @@ def make_initial_student(
     copy_companions(teacher_folder, target)
 
 
-def _copy_layers(wanted: TeacherLayers, teacher_folder: Path, target: Path, trust_remote_code: bool) -> None:
+def _copy_layers(
+    wanted: TeacherLayers, neurons: KeptNeurons | None, teacher_folder: Path, target: Path, trust_remote_code: bool
+) -> None:
     teacher = AutoConfig.from_pretrained(teacher_folder, trust_remote_code=trust_remote_code)
     layers.check_not_quantised(teacher)
     count = layers.layer_count(teacher)
@@ -74,9 +80,18 @@ def _copy_layers(wanted: TeacherLayers, teacher_folder: Path, target: Path, trus
             with safe_open(path, framework="pt") as file:
                 for name in sorted(file.keys()):
                     if (renamed := names.renamed(name)) is not None:
-                        writer.add(renamed, file.get_tensor(name))
+                        writer.add(renamed, _narrowed(neurons, names.place(name), file.get_tensor(name)))
+    if neurons is not None:
+        narrow_configuration(student, neurons.keep)
     _write_configuration(student, target)
     log.info("the student has layers %s of the teacher's %d", ", ".join(map(str, kept)), count)
+
+
+def _narrowed(neurons: KeptNeurons | None, place: tuple[int, str] | None, tensor: torch.Tensor) -> torch.Tensor:
+    if neurons is None or place is None:
+        return tensor
+    layer, inside = place
+    return neurons.cut(layer, inside, tensor)
 
 
 def _tensor_names(files: list[Path]) -> list[str]:

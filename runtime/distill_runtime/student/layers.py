@@ -1,12 +1,15 @@
 """A model with fewer layers: which are kept, and what becomes of a configuration and of tensors' names."""
 
 import copy
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
@@ -46,14 +49,20 @@ class LayerNames:
 
     def renamed(self, name: str) -> str | None:
         """The name in the copy; None for a tensor of a layer that isn't kept."""
-        if not (found := re.match(rf"{re.escape(self.prefix)}(\d+)(\..+)", name)):
+        if (place := self.place(name)) is None:
             return name
-        layer = int(found[1])
-        return f"{self.prefix}{self.kept.index(layer)}{found[2]}" if layer in self.kept else None
+        layer, inside = place
+        return f"{self.prefix}{self.kept.index(layer)}.{inside}" if layer in self.kept else None
+
+    def place(self, name: str) -> tuple[int, str] | None:
+        """The layer of a tensor of the checkpoint, and its name inside; None for one outside of the layers."""
+        found = re.match(rf"{re.escape(self.prefix)}(\d+)\.(.+)", name)
+        return (int(found[1]), found[2]) if found else None
 
 
 def kept_layers(wanted: TeacherLayers, layers: int) -> tuple[int, ...]:
-    """The numbers of the layers to keep, of a teacher that has so many; `byInfluence` must have become `layers`.
+    """The numbers of the layers to keep, of a teacher that has so many; `byInfluence` must have become `layers`. All,
+    where none are named.
 
     Raises
     ------
@@ -62,7 +71,8 @@ def kept_layers(wanted: TeacherLayers, layers: int) -> tuple[int, ...]:
     """
     if wanted.every is not None:
         return tuple(range(0, layers, wanted.every))
-    assert wanted.layers is not None
+    if wanted.layers is None:
+        return tuple(range(layers))
     for layer in wanted.layers:
         if layer >= layers:
             raise UserError(
@@ -108,6 +118,22 @@ def check_not_quantised(teacher: PreTrainedConfig) -> None:
         )
 
 
+def check_finite(measured: Iterable[float | torch.Tensor], folder: Path) -> None:
+    """Makes sure that what was measured of a teacher's layers says something.
+
+    Raises
+    ------
+    UserError
+        Something isn't finite.
+    """
+    if not all(math.isfinite(value) for value in measured):
+        raise UserError(
+            f"{FIELD}: the states of the teacher in {folder} are not finite on the training data: its weights are "
+            "damaged, or too large for its precision. Choose layers by their numbers.",
+            reason="NotFinite",
+        )
+
+
 def layer_count(config: PreTrainedConfig) -> int:
     """Number of layers of a (text) configuration."""
     return cast(int, config.get_text_config().num_hidden_layers)
@@ -118,6 +144,11 @@ def cut_configuration(config: PreTrainedConfig, kept: tuple[int, ...]) -> PreTra
 
     Reads the configuration as transformers has completed it, in which patterns ("every sixth layer is global") are
     lists of layers already.
+
+    Raises
+    ------
+    UserError
+        Transformers refuses it.
     """
     document = copy.deepcopy(config.to_dict())
     nested = config.get_text_config() is not config
@@ -125,7 +156,14 @@ def cut_configuration(config: PreTrainedConfig, kept: tuple[int, ...]) -> PreTra
     layers = layer_count(config)
     for name, value in text.items():
         text[name] = _cut_field(name, value, layers, kept)
-    return type(config).from_dict(document)
+    try:
+        return type(config).from_dict(document)
+    except (ValueError, StrictDataclassError) as error:
+        raise UserError(
+            f"{FIELD}: transformers refuses a {config.model_type} with these layers ({error}): "
+            "use student.model or student.initialise.fromConfig.",
+            reason="UnknownLayers",
+        ) from error
 
 
 def _cut_field(name: str, value: Any, layers: int, kept: tuple[int, ...]) -> Any:
@@ -156,6 +194,12 @@ def check_layers_alike(
     UserError
         A layer would change.
     """
+    if (lost := _attention_kinds(teacher)) and not _attention_kinds(student):
+        raise UserError(
+            f"{FIELD}: of the layers with attention ({', '.join(sorted(lost))}) none is left among those that are "
+            f"kept, and {teacher.model_type} needs one: keep other layers.",
+            reason="UnknownLayers",
+        )
     if getattr(teacher, "scale_attn_by_inverse_layer_idx", False):
         raise UserError(
             f"{FIELD}: {teacher.model_type} scales attention by the layer's number.", reason="UnknownLayers"
@@ -170,6 +214,12 @@ def check_layers_alike(
                 f"({key}: {old.get(key)} and {new.get(key)}): keep other layers, or use student.model.",
                 reason="UnknownLayers",
             )
+
+
+def _attention_kinds(config: PreTrainedConfig) -> set[str]:
+    """Kinds of layers that attend to all tokens or a window of them, where the configuration tells kinds apart."""
+    kinds = getattr(config.get_text_config(), "layer_types", None) or []
+    return {kind for kind in kinds if "attention" in kind and "linear" not in kind}
 
 
 def _empty_stack(config: PreTrainedConfig, trust_remote_code: bool) -> nn.ModuleList:

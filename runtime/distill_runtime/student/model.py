@@ -11,6 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
 
 from distill_runtime.contract.sections import Training
@@ -65,7 +67,7 @@ def build_model(
             with no_init_weights(), deepspeed.zero.Init(config_dict_or_path=settings):
                 model = AutoModelForCausalLM.from_config(config, **options)
             model.tie_weights()
-            fill(model, _folder_weights(folder, model))
+            fill(model, folder_weights(folder, model))
         else:
             model = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
     except (ImportError, ValueError) as error:
@@ -117,7 +119,7 @@ def _is_dropout(name: str) -> bool:
     return "dropout" in name or name.endswith("_pdrop")
 
 
-def _folder_weights(folder: Path, model: nn.Module) -> Iterable[tuple[str, Callable[[], torch.Tensor]]]:
+def folder_weights(folder: Path, model: PreTrainedModel) -> Iterable[tuple[str, Callable[[], torch.Tensor]]]:
     """Readers of all the model's parameters in the folder's safetensors files."""
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
@@ -126,15 +128,33 @@ def _folder_weights(folder: Path, model: nn.Module) -> Iterable[tuple[str, Calla
     else:
         with safe_open(single, framework="pt") as file:
             files = dict.fromkeys(file.keys(), single)
+    stored = _stored_names(model, files)
     names = [name for name, _ in model.named_parameters()]
-    missing = [name for name in names if name not in files]
+    missing = [name for name in names if name not in stored]
     if missing:
         raise UserError(
             f"student: {folder} has no weight {missing[0]} ({len(missing)} are missing): train it with "
-            "training.zeroStage 2, or save the model again with transformers.",
+            "training.zeroStage 2.",
             reason="BadModel",
         )
-    return [(name, _reader(files[name], name)) for name in names]
+    return [(name, _reader(files[stored[name]], stored[name])) for name in names]
+
+
+def _stored_names(model: PreTrainedModel, files: Iterable[str]) -> dict[str, str]:
+    """The name in the files of each parameter that is there as it is, by the renaming that transformers does when it
+    loads them."""
+    parameters = dict(model.named_parameters())
+    transforms = get_model_conversion_mapping(model)
+    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
+    stored: dict[str, str] = {}
+    for name in sorted(files):
+        renamed, converter = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
+        if converter is None and renamed in parameters:
+            stored[renamed] = name
+        elif name in parameters:
+            stored[name] = name
+    return stored
 
 
 def _reader(path: Path, name: str) -> Callable[[], torch.Tensor]:

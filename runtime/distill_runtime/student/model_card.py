@@ -82,7 +82,7 @@ def _origin(config: RunConfig, prepared: Prepared) -> str:
     if initialise is None:
         student = _named(prepared.student)
     elif initialise.from_teacher is not None:
-        student = f"{_kept(initialise.from_teacher)} of the teacher"
+        student = f"{_kept(initialise.from_teacher)} of the teacher{_narrowed(initialise.from_teacher)}"
     else:
         assert initialise.from_config is not None
         student = f"random weights (seed {initialise.from_config.seed}) for `{initialise.from_config.config}`"
@@ -103,7 +103,14 @@ def _kept(wanted: TeacherLayers) -> str:
     if wanted.by_influence is not None:
         measured = f"measured over {wanted.by_influence.sequences} sequences"
         return f"the {wanted.by_influence.keep} layers of most influence ({measured})"
-    return f"the first of every {wanted.every} layers"
+    return "all layers" if wanted.every is None else f"the first of every {wanted.every} layers"
+
+
+def _narrowed(wanted: TeacherLayers) -> str:
+    if wanted.neurons is None:
+        return ""
+    measured = f"measured over {wanted.neurons.sequences} sequences"
+    return f", each with its {wanted.neurons.keep} feed-forward neurons of most importance ({measured})"
 
 
 def _listed(layers: list[int]) -> str:

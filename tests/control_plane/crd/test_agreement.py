@@ -132,6 +132,8 @@ SPEC = some(
         {"initialise": {"fromTeacher": {"layers": [0], "every": 2}}},
         {"initialise": {"fromTeacher": {"byInfluence": {"keep": 4}}}},
         {"initialise": {"fromTeacher": {"byInfluence": {"keep": 4}, "layers": [0]}}},
+        {"initialise": {"fromTeacher": {"neurons": {"keep": 4}}}},
+        {"initialise": {"fromTeacher": {"neurons": {"keep": 4}, "every": 2}}},
         {"initialise": {"fromConfig": {"config": "file://a"}}},
         {"model": "hf://a/b", "adapter": {"kind": "lora", "rank": 8}},
         {"model": "hf://a/b", "adapter": {"dropout": 0.1}},

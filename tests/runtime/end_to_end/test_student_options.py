@@ -17,7 +17,13 @@ def test_an_adapter_on_the_most_influential_layers_with_another_optimizer(
     job = finished_job.changed(
         {
             "student": {
-                "initialise": {"fromTeacher": {"every": None, "byInfluence": {"keep": 3, "sequences": 8}}},
+                "initialise": {
+                    "fromTeacher": {
+                        "every": None,
+                        "byInfluence": {"keep": 3, "sequences": 8},
+                        "neurons": {"keep": 96, "sequences": 8},
+                    }
+                },
                 "adapter": {"kind": "dora", "rank": 4, "alpha": 8},
                 "workers": 2,
             },
@@ -36,6 +42,7 @@ def test_an_adapter_on_the_most_influential_layers_with_another_optimizer(
     )
     job.run().expect(0)
     assert "influence of the teacher's layers over 8 sequences" in job.logs("prepare")
+    assert "that 96 of 128 neurons keep, over 8 sequences" in job.logs("prepare")
     report = job.report()
     assert report.training["trained"] == "a DoRA adapter of rank 4, alpha 8"
     assert report.training["optimizer"] == "NAdam (betas (0.8, 0.9))"

@@ -377,6 +377,22 @@ def test_a_student_of_the_layers_of_most_influence_depends_on_the_training_data(
         job.changed({"student": {"initialise": {"fromTeacher": {"byInfluence": {"keep": 9}}}}}).prepare_here()
 
 
+def test_a_student_of_narrower_layers_depends_on_the_training_data(job: Job) -> None:
+    initialise = {"fromTeacher": {"every": 2, "neurons": {"keep": 96, "sequences": 5}}}
+    job = job.changed({"student": {"model": None, "initialise": initialise}})
+    before, _ = job.prepare_here()
+    store = open_store(job.config.work.storage)
+    made = json.loads(store.get(f"{before.student.uri.removeprefix('store://')}/config.json"))
+    assert (made["num_hidden_layers"], made["intermediate_size"]) == (2, 96)
+    write_json_lines(job.folder / "train.jsonl", ROWS[:-1])
+    other, _ = job.prepare_here()
+    assert other.student.uri != before.student.uri
+    both = {"fromTeacher": {"every": None, "byInfluence": {"keep": 3}, "neurons": {"keep": 64}}}
+    third, _ = job.changed({"student": {"initialise": both}}).prepare_here()
+    made = json.loads(store.get(f"{third.student.uri.removeprefix('store://')}/config.json"))
+    assert (made["num_hidden_layers"], made["intermediate_size"]) == (3, 64)
+
+
 def test_the_pin_of_a_student_that_was_made_holds_for_whoever_loads_it(job: Job) -> None:
     from distill_runtime.models import resolve_pin
 

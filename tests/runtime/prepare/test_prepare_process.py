@@ -197,6 +197,11 @@ def _student_of_an_expert_teacher(job: Job, models: Path) -> Job:
     return job.changed({"teacher": {"model": _experts(job)}, "student": {"model": None, **layers}})
 
 
+def _crossing_student(job: Job, models: Path) -> Job:
+    folder = save_family(job.folder / "recurrent", "Qwen3_5ForCausalLM")
+    return job.changed({"student": {"model": f"file://{folder}"}})
+
+
 def _random_experts(job: Job, models: Path) -> Job:
     weights = {"initialise": {"fromConfig": {"config": f"{_experts(job)}/config.json"}}}
     return job.changed({"student": {"model": None, **weights}})
@@ -222,6 +227,7 @@ ALSO = [
     (_no_template, "data.chatTemplate"),
     (_expert_student, "student: MixtralForCausalLM is a mixture of experts"),
     (_student_of_an_expert_teacher, "student: MixtralForCausalLM is a mixture of experts"),
+    (_crossing_student, "training.packing: Qwen3_5ForCausalLM reads across packed sequences"),
     (_random_experts, "student: MixtralForCausalLM is a mixture of experts"),
 ]
 

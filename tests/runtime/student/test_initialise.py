@@ -213,3 +213,21 @@ def test_a_quantised_teacher_has_no_layers_to_give(tmp_path: Path) -> None:
     (teacher / "config.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="quantised"):
         make_initial_student(from_layers(0), teacher, tmp_path / "student")
+
+
+def test_a_student_without_any_attention_is_refused(tmp_path: Path) -> None:
+    """Such a model can be trained, but nobody could generate with it."""
+    kinds = ["linear_attention", "linear_attention", "linear_attention", FULL]
+    teacher = save_tiny_model(tmp_path / "teacher", "qwen3_5_text", layer_types=kinds)
+    for number, initialise in enumerate((every(2), from_layers(0, 1))):
+        with pytest.raises(UserError, match=r"with attention \(full_attention\) none is left"):
+            make_initial_student(initialise, teacher, tmp_path / f"without{number}")
+    make_initial_student(from_layers(0, 3), teacher, tmp_path / "with")
+    assert load(tmp_path / "with").generate(torch.tensor([[5, 6, 7]]), max_new_tokens=2).shape == (1, 5)
+
+
+def test_layers_that_transformers_refuses_are_told_in_one_sentence(tmp_path: Path) -> None:
+    per_layer: dict[str, Any] = {"vocab_size_per_layer_input": 400, "hidden_size_per_layer_input": 16}
+    teacher = save_tiny_model(tmp_path / "teacher", "gemma4_text", tie_word_embeddings=True, **per_layer)
+    with pytest.raises(UserError, match="transformers refuses a gemma4_text with these layers"):
+        make_initial_student(from_layers(0, 3), teacher, tmp_path / "student")

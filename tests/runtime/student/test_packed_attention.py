@@ -5,7 +5,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM
 
 from distill_runtime.contract.sections import Objective
@@ -13,15 +12,13 @@ from distill_runtime.data.sequence import Sequence
 from distill_runtime.errors import UserError
 from distill_runtime.signals.head import HeadDescription
 from distill_runtime.student.batches import assemble
-from distill_runtime.student.distributed import Ranks
 from distill_runtime.student.engine import StudentEngine
 from distill_runtime.student.module import DistilledStudent
 from distill_runtime.student.reader import model_inputs
 from distill_runtime.student.self_checks import check_packing
 from tests.fixtures.models import tiny_config
+from tests.runtime.student.one_process import CPU, RANKS, OneProcess
 
-CPU = torch.device("cpu")
-RANKS = Ranks(rank=0, world=1, device=CPU)
 VOCABULARY = 300
 LENGTHS = (31, 17, 24)
 DIFFERENCE = 1e-4
@@ -38,19 +35,6 @@ PACKABLE: dict[str, dict[str, Any]] = {
 """Families whose attention stays in its segment; windows shorter than a segment, so that both kinds of layers tell."""
 CROSSING: dict[str, dict[str, Any]] = {"opt": {}, "bloom": {"n_layer": 2, "n_head": 4}, "mamba": {}, "bamba": {}}
 """Absolute positions, ALiBi, recurrence, and a hybrid of recurrence and attention."""
-
-
-class OneProcess:
-    """What the checks ask of an engine, on one process without DeepSpeed."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-
-    def evaluating(self, on: bool) -> None:
-        self._module.train(not on)
-
-    def __call__(self, ask: str, inputs: dict[str, Any]) -> torch.Tensor:
-        return self._module(ask, inputs)
 
 
 def student(family: str, attention: str, **options: Any) -> DistilledStudent:

@@ -293,8 +293,9 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     ("spec.student.model", REMOVE, "spec.student: give exactly one of model and initialise"),
     (
         "spec.student",
-        {"initialise": {"fromTeacher": {"every": 2, "byInfluence": {"keep": 4}}}},
-        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
+        {"initialise": {"fromTeacher": {"every": 2, "byInfluence": {"keep": 4}, "neurons": {"keep": 4}}}},
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence "
+        "(or none of them beside neurons)",
     ),
     (
         "spec.student.initialise",
@@ -314,7 +315,8 @@ AGAINST_A_RULE: list[tuple[str, Any, str]] = [
     (
         "spec.student",
         {"initialise": {"fromTeacher": {}}},
-        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence",
+        "spec.student.initialise.fromTeacher: give exactly one of layers, every and byInfluence "
+        "(or none of them beside neurons)",
     ),
     (
         "spec.student",

@@ -59,6 +59,13 @@ def test_the_card_says_how_layers_were_chosen() -> None:
     assert "| the 4 layers of most influence (measured over 64 sequences) of the teacher |" in card
 
 
+def test_the_card_says_how_wide_the_layers_are() -> None:
+    chosen = {"initialise": {"fromTeacher": {"neurons": {"keep": 768, "sequences": 64}}}}
+    card = model_card(run_config(chosen), prepared(), steps=200, exported_step=150)
+    wanted = "all layers of the teacher, each with its 768 feed-forward neurons of most importance"
+    assert f"| {wanted} (measured over 64 sequences) |" in card
+
+
 def test_the_card_of_an_adapter_says_what_was_trained_and_where_the_adapter_is() -> None:
     adapter = {"kind": "dora", "rank": 8, "targetModules": ["q_proj"]}
     config = run_config({"model": "hf://org/student", "adapter": adapter})

@@ -36,8 +36,21 @@ class InfluentialLayers(Section):
     """Training sequences over which the influence is measured; prepare runs the teacher over them on the processor."""
 
 
+class ActiveNeurons(Section):
+    """The inner neurons of each layer's feed-forward block that add most to its output (as arXiv 2306.11695 and
+    2407.14679 measure it)."""
+
+    keep: int = Field(ge=1, le=1_048_576)
+    """Neurons to keep in each layer: the student's `intermediate_size`. GPUs like multiples of 128."""
+    sequences: int = Field(default=32, ge=1, le=4096)
+    """Training sequences over which it is measured; prepare runs the teacher over them on the processor."""
+
+
+ONE_CHOICE_OF_LAYERS = "give exactly one of layers, every and byInfluence (or none of them beside neurons)"
+
+
 class TeacherLayers(Section):
-    """Which of the teacher's layers the student starts from."""
+    """Which of the teacher's layers the student starts from, and how wide they are."""
 
     layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1, max_length=1024)
     """Numbers of the layers to keep, counted from 0, in rising order."""
@@ -45,11 +58,14 @@ class TeacherLayers(Section):
     """Keep every Nth layer: 0, N, 2N, …"""
     by_influence: InfluentialLayers | None = None
     """Keep the layers that change the teacher's states most."""
+    neurons: ActiveNeurons | None = None
+    """Make the feed-forward blocks of these layers narrower; of all layers, where none are named."""
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
-        if [self.layers, self.every, self.by_influence].count(None) != 2:
-            raise ValueError("give exactly one of layers, every and byInfluence")
+        choices = 3 - [self.layers, self.every, self.by_influence].count(None)
+        if choices > 1 or (choices == 0 and self.neurons is None):
+            raise ValueError(ONE_CHOICE_OF_LAYERS)
         if self.layers is not None and sorted(set(self.layers)) != self.layers:
             raise ValueError("layers must rise and name each layer once")
         return self
