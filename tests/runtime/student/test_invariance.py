@@ -116,10 +116,16 @@ def test_losses_gradients_and_weights_equal_a_plain_loop_however_the_work_is_div
     assert_trained_like(plain, scenario, f"{way}-world{world}")
 
 
+@pytest.fixture(scope="module")
+def plain_mixture(scenario: Scenario) -> PlainTraining:
+    return plain_training(scenario, steps=4, batch=5, peak=0.5, total_of=mixed_objective)
+
+
 @pytest.mark.parametrize("way", list(MIXED_WAYS))
-def test_all_divergences_together_train_as_their_plain_formulas_do(scenario: Scenario, world: int, way: str) -> None:
-    plain = plain_training(scenario, steps=4, batch=5, peak=0.5, total_of=mixed_objective)
-    assert_trained_like(plain, scenario, f"{way}-world{world}")
+def test_all_divergences_together_train_as_their_plain_formulas_do(
+    scenario: Scenario, world: int, plain_mixture: PlainTraining, way: str
+) -> None:
+    assert_trained_like(plain_mixture, scenario, f"{way}-world{world}")
 
 
 @pytest.mark.parametrize("way", list(WAYS))
