@@ -152,6 +152,8 @@ def manifest(options: argparse.Namespace, run: Run) -> dict[str, Any]:
                 if teaching
                 else {
                     "evaluation": {
+                        # A fine-tuned student is compared with the teacher that it didn't learn from.
+                        "compareWithTeacher": True,
                         "tasks": [{"kind": "classification", "name": TASK, "data": f"file://{folder}/data/scored.jsonl",
                                    "labelColumn": "completion"}]
                     }
