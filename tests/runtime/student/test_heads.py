@@ -18,7 +18,7 @@ from distill_runtime.losses.reference import objective_total
 from distill_runtime.signals.head import HeadDescription, OutputHead
 from distill_runtime.signals.head_source import describe_head
 from distill_runtime.signals.teacher_rows import HiddenRows
-from distill_runtime.student.architectures import REFUSED, STUDENT_PROVEN, UNPACKED, check_student
+from distill_runtime.student.architectures import EXPERTS, REFUSED, STUDENT_PROVEN, UNPACKED, check_student
 from distill_runtime.student.engine import StudentEngine
 from distill_runtime.student.export import check_export, export_model
 from distill_runtime.student.model import assert_head_fits, build_model, fill, folder_weights, read_config
@@ -69,7 +69,6 @@ def gradients(module: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def assert_learns_by_its_own_logits(folder: Path) -> None:
-    check_student(folder, packing=False)
     module = build(folder)
     ids = torch.tensor(some_sequences(lengths=(12, 12, 12)))
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -102,6 +101,15 @@ def test_loss_and_gradients_are_those_of_the_models_own_logits_with_a_nested_tex
     architecture: str, tmp_path: Path
 ) -> None:
     assert_learns_by_its_own_logits(save_nested(tmp_path, architecture))
+
+
+@pytest.mark.parametrize("architecture", sorted(name for name, why in REFUSED.items() if why == EXPERTS))
+def test_loss_and_gradients_are_those_of_the_logits_of_a_mixture_of_experts_too(
+    architecture: str, tmp_path: Path
+) -> None:
+    """Its router alone keeps it from being a student."""
+    save_family(tmp_path, architecture, vocabulary=VOCABULARY + PADDING)
+    assert_learns_by_its_own_logits(tmp_path)
 
 
 @pytest.mark.parametrize("tied", [True, False])
