@@ -9,6 +9,7 @@ from distill_operator.api import DistillJob
 from distill_operator.api.load import job_of
 from distill_operator.cluster.children import ChildrenOfJobs, Settled
 from distill_operator.cluster.client import Client
+from distill_operator.cluster.errors import CONFLICT, ClusterError
 from distill_operator.cluster.objects import JobKey, Object
 from distill_operator.cluster.resources import CHILDREN, DISTILL_JOBS
 from distill_operator.cluster.store import Store
@@ -53,8 +54,14 @@ class Jobs:
             self._store.replaced(resource, self.key.namespace, listed.items, int(listed.version))
 
     async def settle(self, wanted: Children = ALL) -> Settled:
-        await self.look()
-        return await self._children.settle(self.key, self.job, wanted)
+        """Begins again where a controller wrote in between, as a pass does."""
+        while True:
+            await self.look()
+            try:
+                return await self._children.settle(self.key, self.job, wanted)
+            except ClusterError as error:
+                if error.status != CONFLICT:
+                    raise
 
 
 Start = Callable[..., Awaitable[Jobs]]
