@@ -107,8 +107,9 @@ def _measured(
         return wanted, None
     from distill_runtime.data.plan import Plan
     from distill_runtime.precision import checkpoint_dtype, resolve_precision
-    from distill_runtime.student.influence import choose_layers, spread
+    from distill_runtime.student.influence import check_layers, choose_layers, spread
     from distill_runtime.student.layers import kept_layers
+    from distill_runtime.student.measuring import load_measured
     from distill_runtime.student.model import DTYPES
     from distill_runtime.student.neurons import choose_neurons, find_blocks
 
@@ -119,15 +120,18 @@ def _measured(
     def sequences(count: int) -> "list[NDArray[np.int32]]":
         return [plan.sequence(number).ids for number in spread(len(plan), count)]
 
-    # First of all: it reads no weights.
-    blocks = None if wanted.neurons is None else find_blocks(wanted.neurons, folder, trust_remote_code=trusted)
-    if (influence := wanted.by_influence) is not None:
-        layers = choose_layers(
-            influence, folder, sequences(influence.sequences), dtype=dtype, trust_remote_code=trusted
-        )
-        wanted = TeacherLayers(layers=list(layers), neurons=wanted.neurons)
-    if wanted.neurons is None or blocks is None:
+    influence, neurons = wanted.by_influence, wanted.neurons
+    # What the configuration says comes before the weights are read.
+    blocks = {} if neurons is None else find_blocks(neurons, folder, trust_remote_code=trusted)
+    if influence is not None:
+        check_layers(influence, folder, trust_remote_code=trusted)
+    elif neurons is not None:
+        kept_layers(wanted, len(blocks))
+    model = load_measured(folder, dtype=dtype, trust_remote_code=trusted)
+    if influence is not None:
+        layers = choose_layers(influence, model, sequences(influence.sequences))
+        wanted = TeacherLayers(layers=list(layers), neurons=neurons)
+    if neurons is None:
         return wanted, None
     kept = {layer: blocks[layer] for layer in kept_layers(wanted, len(blocks))}
-    chosen = sequences(wanted.neurons.sequences)
-    return wanted, choose_neurons(wanted.neurons, folder, kept, chosen, dtype=dtype, trust_remote_code=trusted)
+    return wanted, choose_neurons(neurons, model, kept, sequences(neurons.sequences))

@@ -10,17 +10,18 @@ A layer of low influence hands its states on nearly as they came, so a student c
 import logging
 from collections.abc import Sequence as Many
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from distill_runtime.contract.sections import InfluentialLayers
 from distill_runtime.errors import UserError
-from distill_runtime.student.layers import FIELD, check_finite, check_not_quantised, layer_count, layer_stack
+from distill_runtime.student.layers import FIELD, check_not_quantised, layer_count, layer_stack
+from distill_runtime.student.measuring import check_finite, read_hooked
 
 log = logging.getLogger(__name__)
 
@@ -37,27 +38,13 @@ def influential_layers(influences: Many[float], keep: int) -> tuple[int, ...]:
     return tuple(sorted(ranked[:keep]))
 
 
-def choose_layers(
-    wanted: InfluentialLayers,
-    folder: Path,
-    sequences: Many[NDArray[np.int32]],
-    *,
-    dtype: torch.dtype,
-    trust_remote_code: bool = False,
-) -> tuple[int, ...]:
-    """The layers to keep of the model in `folder`, which is loaded whole and runs on the processor.
-
-    Parameters
-    ----------
-    sequences
-        Token ids of each sequence.
-    dtype
-        Precision of the forward pass.
+def check_layers(wanted: InfluentialLayers, folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Makes sure, without weights, that the model in `folder` has so many layers.
 
     Raises
     ------
     UserError
-        The model has fewer layers, is quantised, its layers can't be found, or its states are not finite.
+        It has fewer, or is quantised.
     """
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     check_not_quantised(config)
@@ -66,12 +53,20 @@ def choose_layers(
             f"{FIELD}.byInfluence.keep: {wanted.keep} layers are to be kept of a teacher that has {count}: keep fewer.",
             reason="NoSuchLayer",
         )
-    model = cast(
-        PreTrainedModel,
-        AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code),
-    )
-    influences = block_influences(model.eval(), sequences)
-    check_finite(influences, folder)
+
+
+def choose_layers(
+    wanted: InfluentialLayers, model: PreTrainedModel, sequences: Many[NDArray[np.int32]]
+) -> tuple[int, ...]:
+    """The layers to keep of a model that `check_layers` let pass, by sequences of token ids.
+
+    Raises
+    ------
+    UserError
+        Its layers can't be found, or its states are not finite.
+    """
+    influences = block_influences(model, sequences)
+    check_finite(influences, model)
     kept = influential_layers(influences, wanted.keep)
     told = ", ".join(f"{layer}: {influence:.4f}" for layer, influence in enumerate(influences))
     log.info("influence of the teacher's layers over %d sequences: %s", len(sequences), told)
@@ -94,11 +89,6 @@ def block_influences(model: PreTrainedModel, sequences: Many[NDArray[np.int32]])
         return add
 
     hooks = [module.register_forward_hook(watch(layer), with_kwargs=True) for layer, module in enumerate(stack)]
-    try:
-        for ids in sequences:
-            model.base_model(input_ids=torch.from_numpy(ids.astype(np.int64))[None], use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    read_hooked(model, hooks, sequences)
     tokens = sum(len(ids) for ids in sequences)
     return (1 - cosines / tokens).tolist()

@@ -1,11 +1,9 @@
 """A model with fewer layers: which are kept, and what becomes of a configuration and of tensors' names."""
 
 import copy
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -118,22 +116,6 @@ def check_not_quantised(teacher: PreTrainedConfig) -> None:
         )
 
 
-def check_finite(measured: Iterable[float | torch.Tensor], folder: Path) -> None:
-    """Makes sure that what was measured of a teacher's layers says something.
-
-    Raises
-    ------
-    UserError
-        Something isn't finite.
-    """
-    if not all(math.isfinite(value) for value in measured):
-        raise UserError(
-            f"{FIELD}: the states of the teacher in {folder} are not finite on the training data: its weights are "
-            "damaged, or too large for its precision. Choose layers by their numbers.",
-            reason="NotFinite",
-        )
-
-
 def layer_count(config: PreTrainedConfig) -> int:
     """Number of layers of a (text) configuration."""
     return cast(int, config.get_text_config().num_hidden_layers)
@@ -204,7 +186,7 @@ def check_layers_alike(
         raise UserError(
             f"{FIELD}: {teacher.model_type} scales attention by the layer's number.", reason="UnknownLayers"
         )
-    stacks = [_empty_stack(config, trust_remote_code) for config in (teacher, student)]
+    stacks = [empty_stack(config, trust_remote_code) for config in (teacher, student)]
     for place, layer in enumerate(kept):
         old, new = _traits(stacks[0][layer]), _traits(stacks[1][place])
         if difference := [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]:
@@ -222,7 +204,7 @@ def _attention_kinds(config: PreTrainedConfig) -> set[str]:
     return {kind for kind in kinds if "attention" in kind and "linear" not in kind}
 
 
-def _empty_stack(config: PreTrainedConfig, trust_remote_code: bool) -> nn.ModuleList:
+def empty_stack(config: PreTrainedConfig, trust_remote_code: bool) -> nn.ModuleList:
     """The layers of the text model, without weights."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)

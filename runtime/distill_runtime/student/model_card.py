@@ -6,7 +6,7 @@ from huggingface_hub import ModelCardData
 
 from distill_runtime.contract.report import Scores, Subject
 from distill_runtime.contract.run import RunConfig
-from distill_runtime.contract.sections import TeacherLayers
+from distill_runtime.contract.sections import ActiveNeurons, InfluentialLayers, TeacherLayers
 from distill_runtime.evaluation.assembly import objective_in_words, optimizer_in_words, trained_in_words
 from distill_runtime.prepared import ModelPin, Prepared
 
@@ -101,16 +101,18 @@ def _kept(wanted: TeacherLayers) -> str:
     if wanted.layers is not None:
         return f"layers {_listed(wanted.layers)}"
     if wanted.by_influence is not None:
-        measured = f"measured over {wanted.by_influence.sequences} sequences"
-        return f"the {wanted.by_influence.keep} layers of most influence ({measured})"
+        return f"the {wanted.by_influence.keep} layers of most influence {_measured(wanted.by_influence)}"
     return "all layers" if wanted.every is None else f"the first of every {wanted.every} layers"
 
 
 def _narrowed(wanted: TeacherLayers) -> str:
     if wanted.neurons is None:
         return ""
-    measured = f"measured over {wanted.neurons.sequences} sequences"
-    return f", each with its {wanted.neurons.keep} feed-forward neurons of most importance ({measured})"
+    return f", each with its {wanted.neurons.keep} feed-forward neurons of most importance {_measured(wanted.neurons)}"
+
+
+def _measured(by: InfluentialLayers | ActiveNeurons) -> str:
+    return f"(measured over {by.sequences} sequences)"
 
 
 def _listed(layers: list[int]) -> str:

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from distill_runtime.contract.sections import ActiveNeurons
 from distill_runtime.errors import UserError
-from distill_runtime.student.layers import FIELD, check_finite, check_not_quantised, layer_stack
+from distill_runtime.student.layers import FIELD, check_not_quantised, empty_stack, layer_stack
+from distill_runtime.student.measuring import check_finite, read_hooked
 
 INNER = ("gate_proj", "up_proj", "fc1", "dense_h_to_4h")
 """Linear layers that make the inner neurons' activations: a neuron is a row of their weights, and of their biases."""
@@ -79,22 +80,17 @@ def find_blocks(wanted: ActiveNeurons, folder: Path, *, trust_remote_code: bool 
             f"{FIELD}.neurons.keep: {wanted.keep} neurons are to be kept of layers that have {width}: keep fewer.",
             reason="NoSuchNeurons",
         )
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    stack = layer_stack(empty, config)
+    stack = empty_stack(config, trust_remote_code)
     return {number: find_block(layer, width, config.model_type) for number, layer in enumerate(stack)}
 
 
 def choose_neurons(
     wanted: ActiveNeurons,
-    folder: Path,
+    model: PreTrainedModel,
     blocks: Mapping[int, Block],
     sequences: Many[NDArray[np.int32]],
-    *,
-    dtype: torch.dtype,
-    trust_remote_code: bool = False,
 ) -> KeptNeurons:
-    """The neurons to keep of the model in `folder`, which is loaded whole and runs on the processor.
+    """The neurons to keep of a model.
 
     Parameters
     ----------
@@ -102,20 +98,14 @@ def choose_neurons(
         What `find_blocks` found, of the layers that are kept.
     sequences
         Token ids of each sequence.
-    dtype
-        Precision of the forward pass.
 
     Raises
     ------
     UserError
         The activations are not finite.
     """
-    model = cast(
-        PreTrainedModel,
-        AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code),
-    )
-    importance = neuron_importance(model.eval(), blocks, sequences)
-    check_finite((one.sum() for one in importance.values()), folder)
+    importance = neuron_importance(model, blocks, sequences)
+    check_finite((one.sum() for one in importance.values()), model)
     numbers = {layer: most_important(one, wanted.keep) for layer, one in importance.items()}
     told = ", ".join(f"{n}: {float(one[numbers[n]].sum() / one.sum()):.4f}" for n, one in importance.items())
     log.info(
@@ -176,12 +166,7 @@ def neuron_importance(
         outer = cast(nn.Linear, stack[layer].get_submodule(block.outer))
         columns[layer] = outer.weight.float().square().sum(0, dtype=torch.float64)
         hooks.append(outer.register_forward_pre_hook(watch(layer)))
-    try:
-        for ids in sequences:
-            model.base_model(input_ids=torch.from_numpy(ids.astype(np.int64))[None], use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    read_hooked(model, hooks, sequences)
     return {layer: squares[layer] * columns[layer] for layer in blocks}
 
 

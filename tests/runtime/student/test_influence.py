@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from distill_runtime.contract.sections import InfluentialLayers
 from distill_runtime.errors import UserError
-from distill_runtime.student.influence import block_influences, choose_layers, influential_layers, spread
+from distill_runtime.student.influence import block_influences, check_layers, choose_layers, influential_layers, spread
 from tests.fixtures.models import save_tiny_model
 
 
@@ -63,7 +63,7 @@ def test_a_layer_that_does_nothing_has_no_influence_and_is_the_first_to_go(tmp_p
     assert influences[1] == pytest.approx(0, abs=1e-6)
     for keep, kept in ((4, (0, 2, 3, 4)), (3, (0, 2, 4)), (5, (0, 1, 2, 3, 4))):
         wanted = InfluentialLayers(keep=keep)
-        assert choose_layers(wanted, folder, sequences(20, 30), dtype=torch.float32) == kept
+        assert choose_layers(wanted, model, sequences(20, 30)) == kept
 
 
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=40), st.data())
@@ -93,9 +93,9 @@ def test_what_cannot_be_kept_is_refused_before_the_teacher_is_run(tmp_path: Path
     (folder / "model.safetensors").unlink()
     sentence = "byInfluence.keep: 5 layers are to be kept of a teacher that has 4: keep fewer."
     with pytest.raises(UserError, match=re.escape(sentence)):
-        choose_layers(InfluentialLayers(keep=5), folder, sequences(4), dtype=torch.float32)
+        check_layers(InfluentialLayers(keep=5), folder)
     document = json.loads((folder / "config.json").read_text())
     document["quantization_config"] = {"quant_method": "fp8"}
     (folder / "config.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="quantised"):
-        choose_layers(InfluentialLayers(keep=2), folder, sequences(4), dtype=torch.float32)
+        check_layers(InfluentialLayers(keep=2), folder)

@@ -26,15 +26,11 @@ from distill_runtime.student.neurons import (
     neuron_importance,
 )
 from tests.fixtures.models import save_tiny_model
+from tests.runtime.student.test_influence import sequences
 
 WIDTH, LAYERS, DEAD = 128, 4, 40
 FAMILIES = ("llama", "qwen3", "gemma3_text", "olmo2", "phi", "gpt_neox", "nemotron")
 """With and without a gate, biases, norms behind the block."""
-
-
-def sequences(*lengths: int) -> list[np.ndarray]:
-    random = np.random.default_rng(0)
-    return [random.integers(4, 300, length).astype(np.int32) for length in lengths]
 
 
 def load(folder: Path) -> Any:
@@ -65,7 +61,7 @@ def choose(folder: Path, keep: int, layers: list[int]) -> KeptNeurons:
     wanted = ActiveNeurons(keep=keep)
     blocks = find_blocks(wanted, folder)
     kept = {layer: blocks[layer] for layer in layers}
-    return choose_neurons(wanted, folder, kept, sequences(30, 40), dtype=torch.float32)
+    return choose_neurons(wanted, load(folder), kept, sequences(30, 40))
 
 
 def narrow(teacher: Path, target: Path, keep: int, **layers: Any) -> Path:
@@ -164,4 +160,4 @@ def test_a_teacher_whose_states_are_not_finite_is_refused(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="are not finite on the training data"):
         choose(folder, 64, [0, 1, 2, 3])
     with pytest.raises(UserError, match="are not finite on the training data"):
-        choose_layers(InfluentialLayers(keep=2), folder, sequences(30), dtype=torch.float32)
+        choose_layers(InfluentialLayers(keep=2), load(folder), sequences(30))
